@@ -1,1 +1,97 @@
-"""The LAION-fMRI object masks as one lazy, labelled ``xarray.DataArray`` (mask, y, x)."""
+"""The LAION-fMRI object masks as one lazy, labelled ``xarray.DataArray`` (mask, y, x).
+
+>>> import maskcube
+>>> masks = maskcube.open_masks("masks.zarr")
+>>> hands = masks.sel(image="shared_12rep_LAION_cluster_1003_i0.jpg", noun=["hand", "fingers"])
+>>> hands.any("mask").shape
+(1000, 1000)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from maskcube.conversion import ConversionReport, convert
+    from maskcube.errors import (
+        BadMask,
+        CorruptMask,
+        CorruptStore,
+        IncompleteStore,
+        InvalidOption,
+        LabelNotFound,
+        MaskcubeError,
+        MissingDependency,
+        NotAMaskStore,
+        RowNotFound,
+        SourceError,
+        SourceNotFound,
+        StoreExists,
+        StoreNotFound,
+        VerificationError,
+    )
+    from maskcube.index import MaskIndex
+    from maskcube.plot import contact_sheet, overlay
+    from maskcube.reader import open_masks
+    from maskcube.sample import sample_dataset
+    from maskcube.segmentations import Segmentations
+    from maskcube.store import StoreInfo, info
+    from maskcube.verification import VerificationReport, verify
+
+__all__ = [
+    "BadMask",
+    "ConversionReport",
+    "CorruptMask",
+    "CorruptStore",
+    "IncompleteStore",
+    "InvalidOption",
+    "LabelNotFound",
+    "MaskIndex",
+    "MaskcubeError",
+    "MissingDependency",
+    "NotAMaskStore",
+    "RowNotFound",
+    "Segmentations",
+    "SourceError",
+    "SourceNotFound",
+    "StoreExists",
+    "StoreInfo",
+    "StoreNotFound",
+    "VerificationError",
+    "VerificationReport",
+    "contact_sheet",
+    "convert",
+    "info",
+    "open_masks",
+    "overlay",
+    "sample_dataset",
+    "verify",
+]
+
+_HOMES = {
+    "ConversionReport": "conversion",
+    "MaskIndex": "index",
+    "Segmentations": "segmentations",
+    "StoreInfo": "store",
+    "VerificationReport": "verification",
+    "contact_sheet": "plot",
+    "convert": "conversion",
+    "info": "store",
+    "open_masks": "reader",
+    "overlay": "plot",
+    "sample_dataset": "sample",
+    "verify": "verification",
+}
+"""Module of each public name; what is not here is in ``errors``."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: ``import maskcube`` alone imports nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'maskcube' has no attribute {name!r}")
+    value = getattr(import_module(f"maskcube.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

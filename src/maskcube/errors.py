@@ -10,6 +10,7 @@ Every leaf is also the builtin exception that a caller would catch without knowi
     ├── NotAMaskStore      (ValueError)         something else is at that place, or a newer format
     ├── IncompleteStore    (ValueError)         a conversion has begun and has not ended
     ├── LabelNotFound      (KeyError)           no mask has that image, noun or instance
+    ├── RowNotFound        (IndexError)         there is no mask in that row
     ├── CorruptStore       (ValueError)         a piece of the store is missing or damaged
     │   └── CorruptMask    (ValueError)         ... and it holds the pixels of these masks: .rows
     ├── VerificationError  (ValueError)         ``verify`` found differences: .masks
@@ -22,8 +23,10 @@ A message says what was asked, what was found and what to do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 __all__ = [
+    "BadMask",
     "CorruptMask",
     "CorruptStore",
     "IncompleteStore",
@@ -32,6 +35,7 @@ __all__ = [
     "MaskcubeError",
     "MissingDependency",
     "NotAMaskStore",
+    "RowNotFound",
     "SourceError",
     "SourceNotFound",
     "StoreExists",
@@ -113,6 +117,10 @@ class LabelNotFound(MaskcubeError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class RowNotFound(MaskcubeError, IndexError):
+    """There is no mask in that row."""
+
+
 class CorruptStore(MaskcubeError, ValueError):
     """A piece of the store is missing or damaged."""
 
@@ -136,23 +144,51 @@ class CorruptMask(CorruptStore):
         return str(self.args[0])
 
 
+class BadMask(NamedTuple):
+    """A mask that is not as it was converted."""
+
+    row: int
+    """Row of the store (position along ``mask``)."""
+    image: str
+    noun: str
+    instance: int
+    found: str
+    """What is wrong with it."""
+
+    def __str__(self) -> str:
+        return (
+            f"mask {self.row} (image {self.image!r}, noun {self.noun!r},"
+            f" instance {self.instance}): {self.found}"
+        )
+
+
 class VerificationError(MaskcubeError, ValueError):
     """``verify`` found differences.
 
     Parameters
     ----------
-    message : str
-        One line for each difference.
-    masks : sequence of int
-        Rows of the store whose masks are bad.
+    location : str
+        Where the store is.
+    faults : sequence of str
+        What is wrong apart from single masks.
+    masks : sequence of BadMask
+        The masks that are bad.
     """
 
-    def __init__(self, message: str, masks: Sequence[int] = ()) -> None:
-        super().__init__(message, tuple(masks))
+    def __init__(
+        self, location: str, faults: Sequence[str] = (), masks: Sequence[BadMask] = ()
+    ) -> None:
+        super().__init__(location, tuple(faults), tuple(masks))
+        self.location = location
+        self.faults = tuple(faults)
         self.masks = tuple(masks)
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        found = [*self.faults, *(str(mask) for mask in self.masks[:_LISTED])]
+        if len(self.masks) > _LISTED:
+            found.append(f"... ({len(self.masks):,} bad masks in all)")
+        lines = "".join(f"\n  - {fault}" for fault in found)
+        return f"{self.location} is not as it was converted:{lines}"
 
 
 class InvalidOption(MaskcubeError, ValueError):

@@ -1,0 +1,180 @@
+"""The command line: thin, every command is a public function.
+
+Results go to stdout, progress to stderr. Exit code 0: done; 1: refused or failed, with one clear
+message; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import click
+
+from maskcube.errors import InvalidOption, MaskcubeError, missing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+__all__ = ["main"]
+
+
+class _Reported(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class _Messages(click.Group):
+    """Shows our own errors, and those of the system, as a message without traceback."""
+
+    def invoke(self, context: click.Context) -> Any:  # noqa: ANN401 - as in click
+        try:
+            return super().invoke(context)
+        except (MaskcubeError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Messages, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="maskcube")
+def main() -> None:
+    """Object masks of LAION-fMRI: HDF5 and CSV to a chunked Zarr store, and out of it."""
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+metadata = click.option("--metadata", metavar="CSV", help="The CSV, if not beside the HDF5.")
+workers = click.option("--workers", type=int, help="Threads; one for each core by default.")
+images = click.option("--image", "image", multiple=True, help="Only this image; may be repeated.")
+nouns = click.option("--noun", "noun", multiple=True, help="Only this noun; may be repeated.")
+
+
+@main.command()
+@click.argument("source")
+@click.argument("store")
+@metadata
+@click.option("--overwrite", is_flag=True, help="Replace a mask store that is at STORE.")
+@click.option("--normalize", is_flag=True, help="Take every pixel but 0 as 1.")
+@click.option("--allow-duplicates", is_flag=True, help="Accept equal image, noun and instance.")
+@workers
+@click.option("--memory", default="1GiB", show_default=True, help="Most memory to take.")
+@quiet
+@as_json
+def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Convert SOURCE, a data folder or an HDF5, to the store STORE.
+
+    An interrupted conversion is resumed by the same command.
+    """
+    from maskcube.conversion import convert as run
+
+    try:
+        report = run(source, store, progress=not (quiet or as_json), **options)
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"interrupted; run the same command again to resume ({store} is not touched until then)"
+        ) from None
+    if as_json:
+        _print(report, as_json=True)
+
+
+@main.command()
+@click.argument("store")
+@as_json
+def info(store: str, *, as_json: bool) -> None:
+    """Print what STORE says of itself."""
+    from maskcube.store import info as run
+
+    _print(run(store), as_json=as_json)
+
+
+@main.command()
+@click.argument("store")
+@click.option("--source", help="Compare every pixel and field with this data folder or HDF5.")
+@metadata
+@workers
+@quiet
+@as_json
+def verify(store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Check that no mask of STORE is damaged or lost."""
+    from maskcube.verification import verify as run
+
+    _print(run(store, progress=not (quiet or as_json), **options), as_json=as_json)
+
+
+@main.command()
+@click.argument("store")
+@click.argument("image")
+@click.argument("noun", required=False)
+@click.option("--instance", default=0, show_default=True, help="Which one; 0 scored highest.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Save it as .png or .npy.")
+@as_json
+def get(
+    store: str, image: str, noun: str | None, instance: int, output: Path | None, *, as_json: bool
+) -> None:
+    """Get the mask of IMAGE and NOUN from STORE; without NOUN list what the image shows."""
+    from maskcube.segmentations import Segmentations
+
+    with Segmentations(store) as segmentations:
+        rows = segmentations.for_image(image)
+        if noun is None and not rows.empty:
+            found = rows[["noun", "instance_id", "score", "localized"]]
+            click.echo(found.to_json(orient="records") if as_json else found.to_string(index=False))
+            return
+        mask = segmentations.get(image, noun or "", instance)
+    row = rows[(rows["noun"] == noun) & (rows["instance_id"] == instance)].iloc[0]
+    if output is not None:
+        _save(mask, output)
+    record = {**json.loads(row.to_json()), "area": int(mask.sum())}
+    lines = [f"{name}: {value}" for name, value in record.items()]
+    click.echo(json.dumps(record) if as_json else "\n".join(lines))
+
+
+@main.command()
+@click.argument("store")
+@click.argument("output", type=click.Path(path_type=Path))
+@images
+@nouns
+@click.option("--sheet", is_flag=True, help="A contact sheet instead of one overlay.")
+def plot(
+    store: str, output: Path, image: tuple[str, ...], noun: tuple[str, ...], *, sheet: bool
+) -> None:
+    """Draw masks of STORE to the picture OUTPUT (.png, .pdf, .svg)."""
+    from maskcube.plot import contact_sheet, overlay
+    from maskcube.reader import open_masks
+
+    wanted = {"image": list(image), "noun": list(noun)}
+    masks = open_masks(store, chunks=None).sel({key: ask for key, ask in wanted.items() if ask})
+    if not sheet and len(image) != 1:
+        raise InvalidOption("an overlay shows one image: give one --image, or --sheet")
+    figure = contact_sheet(masks) if sheet else cast("Figure", overlay(masks).figure)
+    figure.savefig(output)
+    click.echo(output)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path), default="maskcube-demo")
+def demo(folder: Path) -> None:
+    """Make a small dataset in FOLDER, convert it, open it, select from it and draw it."""
+    from maskcube.demo import demo as run
+
+    run(folder)
+
+
+def _print(report: _Reported, *, as_json: bool) -> None:
+    click.echo(json.dumps(report.to_json()) if as_json else str(report))
+
+
+def _save(mask: np.ndarray[Any, Any], output: Path) -> None:
+    """Save a mask as an array, or as a picture with the object in white."""
+    import numpy as np
+
+    if output.suffix == ".npy":
+        np.save(output, mask)
+    elif output.suffix == ".png":
+        try:
+            from PIL import Image
+        except ImportError:
+            raise missing("Pillow", "plot", f"--output {output}") from None
+        Image.fromarray(mask * np.uint8(255)).save(output)
+    else:
+        raise InvalidOption(f"--output {output}: the name must end in .png or .npy")

@@ -1,0 +1,146 @@
+"""Pixels to bytes and back: the codecs of one mask, and the shard around them.
+
+A mask is the Zarr 3 codec chain ``bytes, zstd (level 3), crc32c``. A shard is the chunks end to
+end, then an index of one (offset, length) for each slot, then the index's own crc32c: the layout of
+the Zarr 3 ``sharding_indexed`` codec with the index at the end [1]_. zstd frames are RFC 8878 [2]_.
+
+References
+----------
+.. [1] https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
+.. [2] https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs.zstd import Zstd
+
+__all__ = [
+    "ZSTD_LEVEL",
+    "checksum",
+    "decode_chunk",
+    "encode_mask",
+    "index_bytes",
+    "pack_shard",
+    "unpack_index",
+]
+
+ZSTD_LEVEL = 3
+
+_CRC_BYTES = 4
+_ENTRY_BYTES = 16
+_ABSENT = 2**64 - 1
+
+_zstd = Zstd(level=ZSTD_LEVEL)
+
+
+class DamagedBytes(ValueError):
+    """Bytes that are not what the codecs wrote; callers say where they came from."""
+
+
+def checksum(data: bytes | np.ndarray[Any, Any]) -> int:
+    """CRC-32C of bytes, or of a C-contiguous array's memory."""
+    return int(google_crc32c.value(data))
+
+
+def encode_mask(mask: np.ndarray[Any, Any]) -> bytes:
+    """Encode one mask, (y, x) uint8 and C-contiguous, to the bytes of its inner chunk."""
+    data: bytes = _zstd.encode(mask)
+    return data + checksum(data).to_bytes(_CRC_BYTES, "little")
+
+
+def decode_chunk(data: bytes, out: np.ndarray[Any, Any]) -> None:
+    """Decode an inner chunk, or any ``zstd, crc32c`` piece, into `out` (uint8, C-contiguous).
+
+    Raises
+    ------
+    DamagedBytes
+        When the checksum differs, or the bytes do not decode to exactly the size of `out`.
+    """
+    frame = checked(data)
+    # The decoder fills what it has and leaves the rest of `out` as it was: ask before, not after.
+    size = _frame_content_bytes(frame)
+    if size != out.nbytes:
+        raise DamagedBytes(f"decodes to {size} bytes, expected {out.nbytes:,}")
+    try:
+        _zstd.decode(frame, out)
+    except (RuntimeError, ValueError) as error:
+        raise DamagedBytes(str(error)) from error
+
+
+def checked(data: bytes) -> bytes:
+    """Return a piece without the crc32c at its end, after comparing it.
+
+    Raises
+    ------
+    DamagedBytes
+        When the checksum differs.
+    """
+    body, stored = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
+    if len(stored) < _CRC_BYTES or checksum(body).to_bytes(_CRC_BYTES, "little") != stored:
+        raise DamagedBytes("its crc32c differs")
+    return body
+
+
+def _frame_content_bytes(frame: bytes) -> int | None:
+    """Return the decoded size that a zstd frame declares; None when it declares none."""
+    if len(frame) < 6 or frame[:4] != b"\x28\xb5\x2f\xfd":  # noqa: PLR2004 - the smallest header
+        return None
+    descriptor = frame[4]
+    single_segment = descriptor >> 5 & 1
+    width = (single_segment, 2, 4, 8)[descriptor >> 6]
+    start = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    field = frame[start : start + width]
+    if not width or len(field) < width:
+        return None
+    return int.from_bytes(field, "little") + (256 if width == 2 else 0)  # noqa: PLR2004 - RFC 8878
+
+
+def index_bytes(slots: int) -> int:
+    """Size of a shard's index in bytes, its checksum included."""
+    return slots * _ENTRY_BYTES + _CRC_BYTES
+
+
+def pack_shard(chunks: Sequence[bytes], slots: int) -> bytes:
+    """Assemble a shard of `slots` slots; those after the last chunk are marked absent."""
+    index = np.full((slots, 2), _ABSENT, dtype="<u8")
+    lengths = [len(chunk) for chunk in chunks]
+    index[: len(chunks), 0] = np.cumsum([0, *lengths[:-1]])
+    index[: len(chunks), 1] = lengths
+    entries = index.tobytes()
+    return b"".join([*chunks, entries, checksum(entries).to_bytes(_CRC_BYTES, "little")])
+
+
+def unpack_index(data: bytes, n_chunks: int, body_bytes: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return where the chunks of a shard lie.
+
+    Parameters
+    ----------
+    data : bytes
+        The index with its checksum.
+    n_chunks : int
+        Chunks that the shard must hold.
+    body_bytes : int
+        Bytes of the shard before the index: no chunk may reach beyond.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_chunks, 2) int64: offset and length of each chunk in bytes.
+
+    Raises
+    ------
+    DamagedBytes
+        When the checksum differs, a chunk is marked absent, or one reaches beyond the shard.
+    """
+    entries = np.frombuffer(checked(data), dtype="<u8").reshape(-1, 2)[:n_chunks]
+    offsets, lengths = entries[:, 0], entries[:, 1]
+    if len(entries) < n_chunks or (entries == _ABSENT).any():
+        raise DamagedBytes("its index says that a mask is absent")
+    if (offsets > body_bytes).any() or (lengths > body_bytes - offsets).any():
+        raise DamagedBytes("its index points outside of the shard")
+    return entries.astype(np.int64)

@@ -1,0 +1,351 @@
+"""MaskIndex: masks by image, noun and instance, as an xarray index."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from xarray import Variable
+from xarray.core.indexing import IndexSelResult
+from xarray.indexes import Index
+
+from maskcube.errors import InvalidOption, LabelNotFound, listed
+from maskcube.labels import Asked, LabelColumn
+
+__all__ = ["MaskIndex"]
+
+_NAMES = ("image", "noun", "instance")
+
+
+class MaskIndex(Index):
+    """Index of the coordinates ``image``, ``noun`` and ``instance``, all along ``mask``.
+
+    It gives ``masks.sel`` these questions, for each of the three, in any combination:
+
+    ====================================  ======================================================
+    ``noun="hand"``                       this label
+    ``noun=["hand", "fingers"]``          any of these labels
+    ``noun=slice("face", "hand")``        labels from ... to in sorted order, both included
+    ``noun=re.compile("finger").search``  labels that pass; tried once for each distinct label
+    ====================================  ======================================================
+
+    Answers are in store order and keep the dimension ``mask``, unless image, noun and instance are
+    all scalars: these name one mask, ``(y, x)``. The shape follows from the question, never from
+    the data. Labels that are spelt out must exist, also together; slices and callables are filters
+    and may find nothing. Selection reads no pixels. Numbers stay ordinary coordinates:
+    ``masks[masks.score > 0.5]``. For a table of masks drop the index, or xarray leaves the three
+    out: ``area.drop_indexes(["image", "noun", "instance"]).to_dataframe()``.
+
+    Parameters
+    ----------
+    columns : sequence of LabelColumn
+        Image, noun and instance, in this order and of the same length.
+    dim : hashable, default "mask"
+        The dimension that they run along.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> labels = {
+    ...     "image": ("mask", ["a.jpg", "a.jpg", "b.jpg"]),
+    ...     "noun": ("mask", ["cup", "hand", "hand"]),
+    ...     "instance": ("mask", [0, 0, 0]),
+    ... }
+    >>> masks = xr.DataArray(np.zeros((3, 4, 4), "uint8"), labels, ("mask", "y", "x"))
+    >>> masks = masks.set_xindex(["image", "noun", "instance"], MaskIndex)
+    >>> masks.xindexes["noun"]
+    MaskIndex (3 masks; images: 2, nouns: 2)
+      image     'a.jpg', 'b.jpg'
+      noun      'cup', 'hand'
+      instance  0
+    >>> masks.sel(noun="hand").image.values.tolist()
+    ['a.jpg', 'b.jpg']
+    >>> masks.sel(image="a.jpg", noun="cup", instance=0).dims
+    ('y', 'x')
+    >>> masks.sel(noun="hnad")
+    Traceback (most recent call last):
+        ...
+    maskcube.errors.LabelNotFound: no mask has noun 'hnad'; did you mean 'hand'?
+    """
+
+    def __init__(self, columns: Sequence[LabelColumn], dim: Hashable = "mask") -> None:
+        self.columns = tuple(columns)
+        self.dim = dim
+
+    @classmethod
+    def from_variables(
+        cls, variables: Mapping[Any, Variable], *, options: Mapping[str, Any]
+    ) -> Self:
+        """Return the index of three coordinates; ``set_xindex`` calls it.
+
+        Parameters
+        ----------
+        variables : mapping of hashable to Variable
+            (mask,) each: image, noun and instance, or three by other names in this order. Lazy
+            ones are loaded.
+        options : mapping
+            Must be empty.
+
+        Raises
+        ------
+        InvalidOption
+            They are not three, not 1-D along one dimension, or do not hold such labels.
+        """
+        if options:
+            raise InvalidOption(f"MaskIndex takes no options, not {listed(options)}")
+        names = _NAMES if set(variables) == set(_NAMES) else tuple(variables)
+        if len(names) != len(_NAMES):
+            raise InvalidOption(
+                f"MaskIndex needs image, noun and instance together, not {listed(names)}: "
+                f"set_xindex({list(_NAMES)}, MaskIndex)"
+            )
+        sizes = {name: dict(variables[name].sizes) for name in names}
+        if len(sizes[names[0]]) != 1 or any(each != sizes[names[0]] for each in sizes.values()):
+            found = ", ".join(f"{name} {each}" for name, each in sizes.items())
+            raise InvalidOption(f"the coordinates must be 1-D along one dimension, not {found}")
+        image, noun, instance = names
+        columns = (
+            LabelColumn.of_strings(image, variables[image].to_numpy()),
+            LabelColumn.of_strings(noun, variables[noun].to_numpy()),
+            LabelColumn.of_integers(instance, variables[instance].to_numpy()),
+        )
+        return cls(columns, *sizes[image])
+
+    @classmethod
+    def concat(
+        cls,
+        indexes: Sequence[Self],
+        dim: Hashable,
+        positions: Iterable[Iterable[int]] | None = None,
+    ) -> Self:
+        """Return the index of masks one after the other; ``xarray.concat`` calls it."""
+        columns = zip(*(index.columns for index in indexes), strict=True)
+        joined = cls([LabelColumn.concat(column) for column in columns], dim)
+        if positions is None:
+            return joined
+        return joined[np.argsort(np.concatenate([list(part) for part in positions]))]
+
+    @property
+    def n_masks(self) -> int:
+        """Return the number of masks."""
+        return len(self.columns[0])
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
+        return type(self)([column.take(rows) for column in self.columns], self.dim)
+
+    def keys(self) -> NDArray[np.intp]:
+        """Return a number for each mask, (mask,): the same where all three labels are."""
+        keys = np.zeros(self.n_masks, np.intp)
+        for column in self.columns:
+            keys = keys * len(column.labels) + column.codes
+            # Numbered anew each time, three counts of labels never overflow.
+            keys = np.unique(keys, return_inverse=True)[1]
+        return keys
+
+    def create_variables(
+        self, variables: Mapping[Any, Variable] | None = None
+    ) -> dict[Any, Variable]:
+        """Return the three coordinates, (mask,) each and read-only.
+
+        Parameters
+        ----------
+        variables : mapping of hashable to Variable, optional
+            Where attributes and encoding come from. Their data may be those of before a selection.
+        """
+        created = {}
+        for column in self.columns:
+            old = (variables or {}).get(column.name)
+            attrs, encoding = (None, None) if old is None else (old.attrs, old.encoding)
+            created[column.name] = Variable(self.dim, column.array, attrs, encoding)
+        return created
+
+    def rows(self, labels: Mapping[Any, object]) -> NDArray[np.intp]:
+        """Return the rows that ``.sel`` would take: (n_rows,) intp, ascending, along ``mask``.
+
+        Raises
+        ------
+        LabelNotFound
+            A label that is spelt out does not exist, or not together with the others.
+        InvalidOption
+            A question has no single answer, or asks a coordinate that is not indexed here.
+        """
+        return self._rows(self._asked(labels))
+
+    def sel(
+        self, labels: Mapping[Any, object], method: object = None, tolerance: object = None
+    ) -> IndexSelResult:
+        """Answer ``.sel``, as the class describes.
+
+        Parameters
+        ----------
+        labels : mapping of hashable to object
+            For each coordinate that is asked: a scalar, a list, a slice or a callable.
+        method, tolerance : object
+            Refused.
+
+        Raises
+        ------
+        LabelNotFound
+            A label that is spelt out does not exist, or not together with the others.
+        InvalidOption
+            A question has no single answer, or three scalars name several masks.
+        """
+        if method is not None or tolerance is not None:
+            raise InvalidOption(
+                "labels have no nearest one, so there is no method= and no tolerance= here: give a "
+                'slice or a callable, as in .sel(noun=re.compile("hand").search)'
+            )
+        asked = self._asked(labels)
+        rows = self._rows(asked)
+        if len(asked) < len(self.columns) or not all(each.scalar for each in asked.values()):
+            return IndexSelResult({self.dim: _sliced(rows)})
+        if len(rows) > 1:
+            last = self.columns[-1]
+            raise InvalidOption(
+                f"{self._key(rows[0])} names {len(rows):,} masks, rows {listed(rows.tolist())}: "
+                f"to get them all give a list for one, as in {last.name}=[...], which keeps the "
+                f"dimension {self.dim!r}"
+            )
+        return IndexSelResult({self.dim: int(rows[0])})
+
+    def isel(self, indexers: Mapping[Any, object]) -> Self | None:
+        """Return the index of some rows, or None where the dimension goes."""
+        # Without its dimension, as swap_dims leaves an index, there is nothing to keep.
+        rows = indexers.get(self.dim, 0)
+        if isinstance(rows, slice):
+            return self if rows == slice(None) else self[rows]
+        if getattr(rows, "dims", (self.dim,)) != (self.dim,):
+            return None
+        rows = np.asarray(rows)
+        if rows.ndim != 1:
+            return None
+        return self[rows if len(rows) else rows.astype(np.intp)]
+
+    def roll(self, shifts: Mapping[Any, int]) -> Self:
+        """Return the index with its rows rotated."""
+        return self[np.roll(np.arange(self.n_masks), shifts[self.dim])]
+
+    def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> Self:
+        """Return the index under new names of coordinates or of its dimension."""
+        columns = [replace(each, name=name_dict.get(each.name, each.name)) for each in self.columns]
+        return type(self)(columns, dims_dict.get(self.dim, self.dim))
+
+    def equals(self, other: Index, **_exclude: object) -> bool:
+        """Say whether both have the same labels in the same order."""
+        return (
+            isinstance(other, MaskIndex)
+            and self.dim == other.dim
+            and all(map(LabelColumn.equals, self.columns, other.columns))
+        )
+
+    def join(self, other: Self, how: str = "inner") -> Self:
+        """Return the masks in both or in either, in the order of the first; for ``xarray.align``.
+
+        Raises
+        ------
+        InvalidOption
+            An image, noun and instance are there twice.
+        """
+        both = self.concat([self, other], self.dim)
+        mine, others = np.split(both.keys(), [self.n_masks])
+        self._require_unique(mine)
+        other._require_unique(others)
+        if how == "inner":
+            return self[np.isin(mine, others)]
+        new = np.flatnonzero(~np.isin(others, mine))
+        return both[np.concatenate([np.arange(len(mine)), len(mine) + new])]
+
+    def reindex_like(
+        self, other: Self, method: object = None, tolerance: object = None
+    ) -> dict[Hashable, NDArray[np.intp]]:
+        """Return for each mask of `other` its row here, or -1; for ``xarray.align``.
+
+        Raises
+        ------
+        InvalidOption
+            An image, noun and instance are here twice, or `method` or `tolerance` is given.
+        """
+        if method is not None or tolerance is not None:
+            raise InvalidOption("labels have no nearest one: align without method= and tolerance=")
+        keys = self.concat([self, other], self.dim).keys()
+        mine, others = np.split(keys, [self.n_masks])
+        self._require_unique(mine)
+        row_of = np.full(keys.max(initial=-1) + 1, -1)
+        row_of[mine] = np.arange(len(mine))
+        return {self.dim: row_of[others]}
+
+    def to_pandas_index(self) -> pd.MultiIndex:
+        """Return a pandas index with one level for each coordinate."""
+        levels = [column.labels.tolist() for column in self.columns]
+        codes: list[Any] = [column.codes.astype(np.intp) for column in self.columns]
+        names = [column.name for column in self.columns]
+        return pd.MultiIndex(levels, codes, names=names, verify_integrity=False)
+
+    def _repr_inline_(self, max_width: int) -> str:
+        counts = ", ".join(f"{each.name}s: {len(each.labels)}" for each in self.columns[:-1])
+        plural = "" if self.n_masks == 1 else "s"
+        line = f"MaskIndex ({self.n_masks} {self.dim}{plural}; {counts})"
+        return line if len(line) <= max_width else f"{line[: max_width - 1]}…"
+
+    def __repr__(self) -> str:
+        width = max(len(str(column.name)) for column in self.columns)
+        lines = [f"  {each.name!s:<{width}}  {listed(each.labels)}" for each in self.columns]
+        return "\n".join([self._repr_inline_(80), *lines])
+
+    def _asked(self, labels: Mapping[Any, object]) -> dict[LabelColumn, Asked]:
+        unknown = set(labels) - {column.name for column in self.columns}
+        if unknown:
+            names = listed(column.name for column in self.columns)
+            raise InvalidOption(f"the index has {names}, not {listed(unknown)}")
+        return {each: each.asked(labels[each.name]) for each in self.columns if each.name in labels}
+
+    def _rows(self, asked: Mapping[LabelColumn, Asked]) -> NDArray[np.intp]:
+        rows = np.arange(self.n_masks)
+        spelt = {column: wanted for column, wanted in asked.items() if wanted.named}
+        filters = {column: wanted for column, wanted in asked.items() if not wanted.named}
+        # An empty list names nothing, and no masks are the answer.
+        must_exist = all(len(wanted.codes) for wanted in spelt.values())
+        for column, wanted in (spelt | filters).items():
+            found = rows[column.holds(wanted.codes, rows)]
+            if wanted.named and must_exist and not len(found):
+                raise self._not_together(spelt, column, rows)
+            rows = found
+        return rows
+
+    def _not_together(
+        self, spelt: Mapping[LabelColumn, Asked], last: LabelColumn, rows: NDArray[np.intp]
+    ) -> LabelNotFound:
+        """Return the error of labels that exist, but not together with those before the last."""
+        phrases = {each: each.phrase(list(each.labels[spelt[each].codes])) for each in spelt}
+        before = list(spelt)[: list(spelt).index(last)]
+        together = " with ".join(phrases[each] for each in before)
+        verb = "have" if len(before) == 1 and len(spelt[before[0]].codes) > 1 else "has"
+        return LabelNotFound(
+            f"no mask has {together} and {phrases[last]}; "
+            f"{together} {verb} {last.name}s: {listed(last.labels_in(rows))}"
+        )
+
+    def _key(self, row: int) -> str:
+        return ", ".join(each.phrase([each.labels[each.codes[row]]]) for each in self.columns)
+
+    def _require_unique(self, keys: NDArray[np.intp]) -> None:
+        counts = np.bincount(keys)
+        if counts.max(initial=0) <= 1:
+            return
+        rows = np.flatnonzero(keys == counts.argmax())
+        raise InvalidOption(
+            f"masks can be aligned only where each key is there once, and {self._key(rows[0])} is "
+            f"at rows {listed(rows.tolist())}: keep one of them with .isel({self.dim}=...)"
+        )
+
+
+def _sliced(rows: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Return consecutive rows as a slice, which keeps reads contiguous."""
+    if not len(rows):
+        return slice(0, 0)
+    is_run = rows[-1] - rows[0] + 1 == len(rows)
+    return slice(int(rows[0]), int(rows[-1]) + 1) if is_run else rows

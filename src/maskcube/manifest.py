@@ -1,0 +1,129 @@
+"""What a store says of itself: the ``maskcube`` block of its root attributes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from maskcube.errors import NotAMaskStore
+from maskcube.layout import Layout
+
+__all__ = ["FORMAT_VERSION", "Manifest", "Piece"]
+
+FORMAT_VERSION = 1
+
+
+class Piece(NamedTuple):
+    """One object of the store, as it was written."""
+
+    length: int
+    """Size in bytes."""
+    crc32: int
+    """CRC-32 of its bytes. CRC-32C would be blind here: bytes that end in their own CRC-32C, as
+    masks, shard indexes and coordinates do, all have the same one."""
+
+    @classmethod
+    def of(cls, data: bytes) -> Piece:
+        """Return size and checksum of an object."""
+        return cls(len(data), zlib.crc32(data))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Where a store is from, how it is laid out and what its pieces are.
+
+    It is written last: a store that has one is complete.
+    """
+
+    generator: str
+    """Name and version of what wrote the store."""
+    created: str
+    """When the conversion began, UTC, ISO 8601."""
+    source: Mapping[str, Any]
+    """Names, sizes and SHA-256 of the HDF5 and the CSV, and how they were read."""
+    layout: Layout
+    """Shape of the mask array and of its shards."""
+    counts: Mapping[str, int]
+    """Number of masks, of distinct images and of distinct nouns."""
+    shards: tuple[Piece, ...]
+    """Size and checksum of each shard."""
+    coordinates: Mapping[str, Piece]
+    """Size and checksum of each coordinate's chunk."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the block as it stands in the attributes."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "generator": self.generator,
+            "created": self.created,
+            "source": dict(self.source),
+            "layout": asdict(self.layout),
+            "counts": dict(self.counts),
+            "shards": [list(piece) for piece in self.shards],
+            "coordinates": {name: list(piece) for name, piece in self.coordinates.items()},
+            "complete": True,
+        }
+
+    @classmethod
+    def from_json(cls, block: object, location: str) -> Manifest:
+        """Read the block of the store at `location`.
+
+        Raises
+        ------
+        NotAMaskStore
+            When it is missing, of a newer format, or not what a conversion writes.
+        """
+        if not isinstance(block, dict):
+            raise NotAMaskStore(
+                f"{location} is a Zarr group without the attribute 'maskcube': no mask store"
+            )
+        version = block.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise NotAMaskStore(
+                f"{location} has format_version {version}, this maskcube reads up to"
+                f" {FORMAT_VERSION}: pip install --upgrade maskcube"
+            )
+        try:
+            manifest = cls._parsed(block)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise NotAMaskStore(
+                f"{location}: the attribute 'maskcube' is not as a conversion writes it:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        if version != FORMAT_VERSION or block.get("complete") is not True:
+            raise NotAMaskStore(
+                f"{location}: format_version={version!r}, complete={block.get('complete')!r};"
+                f" expected {FORMAT_VERSION} and True"
+            )
+        return manifest
+
+    @classmethod
+    def _parsed(cls, block: dict[str, Any]) -> Manifest:
+        layout = Layout(**{name: _count(size) for name, size in block["layout"].items()})
+        shards = tuple(_piece(entry) for entry in block["shards"])
+        if len(shards) != layout.n_shards:
+            raise ValueError(f"{len(shards)} shards listed, expected {layout.n_shards}")
+        return cls(
+            generator=str(block["generator"]),
+            created=str(block["created"]),
+            source=dict(block["source"]),
+            layout=layout,
+            counts={name: int(count) for name, count in block["counts"].items()},
+            shards=shards,
+            coordinates={name: _piece(entry) for name, entry in block["coordinates"].items()},
+        )
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or not 0 < value < 2**31:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def _piece(entry: Any) -> Piece:  # noqa: ANN401 - parsed JSON
+    length, crc = entry
+    if not (isinstance(length, int) and isinstance(crc, int) and length >= 0):
+        raise ValueError(f"{entry!r} is no length and checksum")
+    return Piece(length, crc)

@@ -1,0 +1,192 @@
+"""A store as one lazy, labelled ``xarray.DataArray`` (mask, y, x)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from maskcube.errors import InvalidOption
+from maskcube.index import MaskIndex
+from maskcube.layout import DIMS, Layout
+from maskcube.objects import StoreLike
+from maskcube.schema import COORDINATES, MASK_ATTRIBUTES, MASKS
+from maskcube.shards import ShardReader
+from maskcube.store import MaskStore
+
+__all__ = ["INDEXED", "Chunks", "MaskReader", "mask_dataset", "open_masks", "store_dataset"]
+
+INDEXED = ("image", "noun", "instance")
+"""Coordinates that ``.sel`` understands."""
+
+Chunks = str | int | Mapping[str, Any] | None
+"""``"auto"``, a size for every dimension, a size by dimension, or None for no dask."""
+
+_CUT_MASKS = 32
+"""Masks to decode at a time when only a part of each is wanted."""
+
+
+class MaskReader(Protocol):
+    """Whatever reads masks by row."""
+
+    layout: Layout
+
+    def read(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the masks in these rows, (len(rows), y, x) uint8, in the order asked."""
+
+
+class MaskArray(BackendArray):
+    """Masks as xarray indexes them lazily: rows decide what is read, y and x are cut after it."""
+
+    def __init__(self, reader: MaskReader) -> None:
+        self.reader = reader
+        self.shape = reader.layout.shape
+        self.dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401 - as in the base
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+        rows = np.arange(self.shape[0])[key[0]]
+        wanted = np.atleast_1d(rows)
+        cuts = key[1:]
+        if all(
+            isinstance(cut, slice) and cut == slice(None) for cut in _whole(cuts, self.shape[1:])
+        ):
+            masks = self.reader.read(wanted)
+        else:
+            masks = self._read_cut(wanted, cuts)
+        return masks if np.ndim(rows) else masks[0]
+
+    def _read_cut(self, rows: np.ndarray[Any, Any], cuts: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+        """Decode a few masks at a time and keep the part of each that is wanted."""
+        parts = [
+            _cut(self.reader.read(rows[start : start + _CUT_MASKS]), cuts)
+            for start in range(0, max(1, len(rows)), _CUT_MASKS)
+        ]
+        return np.concatenate(parts)
+
+
+def _whole(cuts: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:
+    """Replace each slice that covers its dimension by ``slice(None)``."""
+    return [
+        slice(None) if isinstance(cut, slice) and cut.indices(size) == (0, size, 1) else cut
+        for cut, size in zip(cuts, shape, strict=True)
+    ]
+
+
+def _cut(masks: np.ndarray[Any, Any], cuts: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+    """Cut y, then x; each is an integer, a slice or an array of integers."""
+    in_y = masks[:, cuts[0]]
+    return np.ascontiguousarray(in_y[..., cuts[1]])
+
+
+def open_masks(
+    store: StoreLike,
+    *,
+    chunks: Chunks = "auto",
+    storage_options: dict[str, Any] | None = None,
+) -> xr.DataArray:
+    """Open a store as a lazy, labelled array; reads the coordinates and no pixel.
+
+    Parameters
+    ----------
+    store : path, URL or zarr Store
+        A converted store.
+    chunks : "auto", int, mapping or None
+        dask chunks: ``"auto"`` for tasks of at most 32 MiB, ``{}`` for one task a shard, a size or
+        a mapping of sizes as in xarray, None for a lazy array without dask.
+    storage_options : dict, optional
+        For a URL: how to reach it.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``masks``, (mask, y, x) uint8, 1 where the object is. Along ``mask`` it has the coordinates
+        image, noun, instance (these three indexed: ``masks.sel(image=..., noun=...)``), score,
+        box_x0, box_y0, box_x1, box_y1 (pixels), localized, mask_file, mask_row, area (pixels) and
+        crc32c. Reading a mask that is missing or damaged raises `CorruptMask`.
+
+    Raises
+    ------
+    StoreNotFound, IncompleteStore, NotAMaskStore
+        When there is no complete mask store of a known format.
+    CorruptStore
+        When a coordinate is missing or damaged.
+    InvalidOption
+        When `chunks` names an unknown dimension.
+
+    Examples
+    --------
+    >>> masks = open_masks("masks.zarr")
+    >>> masks.dims, masks.dtype
+    (('mask', 'y', 'x'), dtype('uint8'))
+    >>> hands = masks.sel(image="shared_12rep_LAION_cluster_1003_i0.jpg", noun=["hand", "fingers"])
+    >>> hands.any("mask").shape
+    (1000, 1000)
+    """
+    opened = MaskStore.open(store, storage_options)
+    dataset = store_dataset(opened)
+    wanted = _chunk_sizes(chunks, opened.layout)
+    if wanted is None:
+        return dataset[MASKS]
+    from dask.base import tokenize
+
+    name = f"{MASKS}-{tokenize(opened.location, opened.identity, wanted)}"
+    return dataset.assign({MASKS: dataset.variables[MASKS].chunk(wanted, name=name)})[MASKS]
+
+
+def store_dataset(store: MaskStore) -> xr.Dataset:
+    """Return an opened store as a Dataset without dask: ``masks``, and its indexed coordinates."""
+    coordinates = {name: store.coordinate(name) for name in COORDINATES}
+    return mask_dataset(ShardReader(store), coordinates).assign_attrs(store.attributes)
+
+
+def mask_dataset(reader: MaskReader, coordinates: Mapping[str, np.ndarray[Any, Any]]) -> xr.Dataset:
+    """Return masks as a lazy Dataset without dask, with an index over `INDEXED`.
+
+    Parameters
+    ----------
+    reader : MaskReader
+        Reads the pixels.
+    coordinates : mapping of str to numpy.ndarray
+        Values of each coordinate of the schema, (mask,).
+    """
+    shards = dict(zip(DIMS, reader.layout.shard_shape, strict=True))
+    variables = {
+        name: xr.Variable(
+            DIMS[:1],
+            values,
+            dict(COORDINATES[name].attributes),
+            {"preferred_chunks": {DIMS[0]: shards[DIMS[0]]}},
+        )
+        for name, values in coordinates.items()
+    }
+    index = MaskIndex.from_variables({name: variables[name] for name in INDEXED}, options={})
+    coords = xr.Coordinates(variables, indexes=dict.fromkeys(INDEXED, index))
+    masks = xr.Variable(
+        DIMS,
+        indexing.LazilyIndexedArray(MaskArray(reader)),
+        dict(MASK_ATTRIBUTES),
+        {"preferred_chunks": shards},
+    )
+    return xr.Dataset({MASKS: masks}, coords=coords)
+
+
+def _chunk_sizes(chunks: Chunks, layout: Layout) -> int | dict[str, Any] | None:
+    """Return what ``chunks=`` means for this layout, in xarray's own words."""
+    if chunks is None or (isinstance(chunks, int) and not isinstance(chunks, bool)):
+        return chunks
+    if chunks == "auto":
+        return dict(zip(DIMS, (layout.task_masks, -1, -1), strict=True))
+    if isinstance(chunks, Mapping) and set(chunks) <= set(DIMS):
+        return {**dict(zip(DIMS, (layout.shard_masks, -1, -1), strict=True)), **chunks}
+    raise InvalidOption(
+        f"chunks={chunks!r}: give 'auto', a number, None, or sizes by dimension of {DIMS}"
+    )

@@ -1,0 +1,154 @@
+"""The arrays of a store: names, dtypes and attributes, and their encoding by plain zarr."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from maskcube.codec import ZSTD_LEVEL
+from maskcube.layout import DIMS, Layout
+from maskcube.manifest import Piece
+
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["COORDINATES", "MASKS", "MASK_ATTRIBUTES", "Coordinate", "build", "shard_key"]
+
+MASKS = "masks"
+
+MASK_ATTRIBUTES: dict[str, Any] = {
+    "long_name": "object mask",
+    "flag_values": [0, 1],
+    "flag_meanings": "background object",
+    "origin": "top left; y downwards, x to the right, in pixels",
+}
+"""Attributes of the mask array, apart from the CF ``coordinates``."""
+
+
+class Coordinate(NamedTuple):
+    """A coordinate along ``mask``."""
+
+    column: str | None
+    """The CSV column that it is from; None when the conversion computes it."""
+    dtype: str
+    """numpy dtype; ``"string"`` for variable-length text."""
+    attributes: Mapping[str, Any]
+    """What a reader needs to understand the values."""
+
+
+def _box_edge(column: str, edge: str) -> Coordinate:
+    return Coordinate(column, "float64", {"long_name": f"{edge} of the box", "units": "pixel"})
+
+
+COORDINATES: dict[str, Coordinate] = {
+    "image": Coordinate("image_name", "string", {"long_name": "file name of the stimulus image"}),
+    "noun": Coordinate("noun", "string", {"long_name": "what the mask shows"}),
+    "instance": Coordinate(
+        "instance_id",
+        "int64",
+        {"long_name": "which one of that noun in that image; 0 has the highest score"},
+    ),
+    "score": Coordinate("score", "float64", {"long_name": "score of the detection", "units": "1"}),
+    "box_x0": _box_edge("box_x0", "left edge"),
+    "box_y0": _box_edge("box_y0", "upper edge"),
+    "box_x1": _box_edge("box_x1", "right edge"),
+    "box_y1": _box_edge("box_y1", "lower edge"),
+    "localized": Coordinate(
+        "localized",
+        "int8",
+        {
+            "long_name": "whether the object was found at a place in the image",
+            "flag_values": [0, 1],
+            "flag_meanings": "whole_image localized",
+        },
+    ),
+    "mask_file": Coordinate(
+        "mask_file", "string", {"long_name": "file name of the mask where it was made"}
+    ),
+    "mask_row": Coordinate("mask_row", "int64", {"long_name": "row of the mask in the HDF5"}),
+    "area": Coordinate(None, "int32", {"long_name": "pixels that are 1", "units": "pixel"}),
+    "crc32c": Coordinate(
+        None, "uint32", {"long_name": "CRC-32C of the mask's pixels, one byte each, row by row"}
+    ),
+}
+
+
+def shard_key(shard: int) -> str:
+    """Return the key of a shard's object."""
+    return f"{MASKS}/c/{shard}/0/0"
+
+
+def build(
+    layout: Layout,
+    coordinates: Mapping[str, np.ndarray[Any, Any]],
+    attributes: Callable[[Mapping[str, Piece]], Mapping[str, Any]],
+) -> dict[str, bytes]:
+    """Return every object of a store but the shards, by key.
+
+    Plain zarr writes them into memory, so the metadata is zarr's own and any reader's.
+
+    Parameters
+    ----------
+    layout : Layout
+        Shape of the mask array.
+    coordinates : mapping of str to numpy.ndarray
+        Values of each coordinate, (mask,).
+    attributes : callable
+        Gives the root attributes when told the size and checksum of each coordinate's chunk.
+    """
+    import zarr
+    from zarr.core.buffer import Buffer
+    from zarr.storage import MemoryStore
+
+    written: dict[str, Buffer] = {}
+    store = MemoryStore(store_dict=written)
+    group = zarr.create_group(store, zarr_format=3)
+    _create_masks(group, layout)
+    for name, values in coordinates.items():
+        _create_coordinate(group, name, values)
+    pieces = {name: Piece.of(written[f"{name}/c/0"].to_bytes()) for name in coordinates}
+    group.attrs.update(attributes(pieces))
+    with warnings.catch_warnings():
+        # Not in the specification yet; without it plain https shows an empty group.
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(store)
+    return {key: buffer.to_bytes() for key, buffer in written.items()}
+
+
+def _create_masks(group: zarr.Group, layout: Layout) -> None:
+    group.create_array(
+        MASKS,
+        shape=layout.shape,
+        dtype="uint8",
+        chunks=layout.chunk_shape,
+        shards=layout.shard_shape,
+        compressors=_compressors(),
+        fill_value=0,
+        dimension_names=DIMS,
+        attributes={**MASK_ATTRIBUTES, "coordinates": " ".join(COORDINATES)},
+    )
+
+
+def _create_coordinate(group: zarr.Group, name: str, values: np.ndarray[Any, Any]) -> None:
+    coordinate = COORDINATES[name]
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=coordinate.dtype,
+        chunks=values.shape,
+        compressors=_compressors(),
+        dimension_names=DIMS[:1],
+        attributes=dict(coordinate.attributes),
+        # Also when all values equal the fill value: a missing chunk is always damage.
+        config={"write_empty_chunks": True},
+    )
+    array[:] = values
+
+
+def _compressors() -> Any:  # noqa: ANN401 - zarr's own union of codecs
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    return [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]

@@ -1,0 +1,253 @@
+"""The source: an HDF5 of masks and its CSV, checked against each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
+from maskcube.hdf5 import MaskFile
+from maskcube.layout import Layout, blocks
+from maskcube.metadata import read_metadata
+
+__all__ = ["CSV_NAME", "FOLDER", "HDF5_NAME", "KEYS", "MaskSource", "stray_values"]
+
+FOLDER = "stimuli"
+HDF5_NAME = "task-images_desc-segmentations.h5"
+CSV_NAME = "task-images_desc-segmentations_metadata.csv"
+
+KEYS = ("image_name", "noun", "instance_id")
+"""The columns that together name one mask."""
+
+_MOST_LISTED = 8
+
+
+class MaskSource:
+    """The masks in an HDF5 and what its CSV says of them.
+
+    Opening reads the CSV and the HDF5's description, and no pixel.
+
+    Parameters
+    ----------
+    source : str or pathlib.Path
+        A data folder that holds ``stimuli/task-images_desc-segmentations.h5``, or an HDF5.
+    metadata : str or pathlib.Path, optional
+        The CSV, when it does not lie beside the HDF5 under the HDF5's name and ``_metadata.csv``.
+    allow_duplicates : bool
+        Accept several masks with the same image, noun and instance.
+
+    Attributes
+    ----------
+    file : MaskFile
+        The HDF5's ``masks``.
+    table : pandas.DataFrame
+        The CSV, in its own order and indexed by line number.
+    faults : list of str
+        What speaks against a conversion, as far as can be seen without reading pixels.
+
+    Raises
+    ------
+    SourceNotFound
+        When there is no HDF5 or no CSV at that place.
+    SourceError
+        When the HDF5 cannot be used at all; with the faults of the CSV.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        metadata: str | Path | None = None,
+        *,
+        allow_duplicates: bool = False,
+    ) -> None:
+        self.path, self.metadata_path = _locate(source, metadata)
+        self.table, csv_faults = read_metadata(self.metadata_path)
+        self.faults = [f"{self.metadata_path.name}: {fault}" for fault in csv_faults]
+        try:
+            self.file = MaskFile(self.path)
+        except SourceError as error:
+            raise SourceError(str(self.path), [*error.faults, *self.faults]) from error
+        self.faults += _cross_faults(self.table, self.layout.n_masks, whole=not csv_faults)
+        if not allow_duplicates:
+            self.faults += _duplicate_faults(self.table)
+
+    @property
+    def layout(self) -> Layout:
+        """Shape of the masks."""
+        return self.file.layout
+
+    def by_row(self) -> pd.DataFrame:
+        """Return the CSV's rows in the order of the HDF5, a copy."""
+        return self.table.sort_values("mask_row", kind="stable", ignore_index=True)
+
+    def check(self, *, normalize: bool = False) -> None:
+        """Raise if there are faults, those of the pixels among them.
+
+        The pixels are read only if there is a fault already: a conversion reads them anyway.
+
+        Parameters
+        ----------
+        normalize : bool
+            Pixels other than 0 and 1 are no fault.
+
+        Raises
+        ------
+        SourceError
+            With every fault.
+        """
+        if self.faults:
+            raise SourceError(
+                str(self.path), [*self.faults, *self.pixel_faults(normalize=normalize)]
+            )
+
+    def pixel_faults(
+        self, progress: Callable[[int], object] = lambda _: None, *, normalize: bool = False
+    ) -> list[str]:
+        """Read every mask and return what is wrong with the pixels; `progress` is told how many.
+
+        With `normalize`, only masks that cannot be read are a fault.
+        """
+        stray: list[tuple[int, list[int]]] = []
+        n_stray = 0
+        unreadable: list[str] = []
+        rows = max(1, min(self.file.chunks[0], 2**28 // self.layout.mask_bytes))
+        buffer = np.empty((rows, *self.layout.shape[1:]), np.uint8)
+        for block in blocks(0, self.layout.n_masks, rows):
+            try:
+                self.file.read(block, buffer)
+            except SourceError as error:
+                unreadable += error.faults
+            else:
+                found = np.flatnonzero(buffer[: len(block)].max(axis=(1, 2)) > 1)
+                n_stray += len(found)
+                for offset in found[: _MOST_LISTED - len(stray)].tolist():
+                    values = stray_values(buffer[offset])[:_MOST_LISTED]
+                    stray.append((block.start + offset, values))
+            progress(len(block))
+        faults = unreadable[:_MOST_LISTED]
+        if len(unreadable) > _MOST_LISTED:
+            faults.append(f"... ({len(unreadable):,} such blocks of masks in all)")
+        if n_stray and not normalize:
+            more = f", ... ({n_stray:,} in all)" if n_stray > len(stray) else ""
+            faults.append(
+                f"pixels other than 0 and 1, as (mask_row, values): {listed(stray)}{more};"
+                " normalize=True would take every value but 0 as 1"
+            )
+        return faults
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what identifies the source: names, sizes, SHA-256 and the HDF5's layout."""
+        rows = self.table["mask_row"].to_numpy()
+        in_order = bool((np.diff(rows) > 0).all())
+        return {
+            "masks": {
+                **_file_identity(self.path),
+                "shape": list(self.layout.shape),
+                "chunks": list(self.file.chunks),
+                "filters": self.file.filters,
+            },
+            "metadata": {
+                **_file_identity(self.metadata_path),
+                # The CSV's own order, so that it can be given back as it was.
+                "order": None if in_order else rows.tolist(),
+            },
+        }
+
+    def close(self) -> None:
+        """Close the HDF5."""
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def stray_values(mask: np.ndarray[Any, Any]) -> list[int]:
+    """Return the values in a mask that are neither 0 nor 1."""
+    if mask.max(initial=0) <= 1:
+        return []
+    return [int(value) for value in np.unique(mask) if value > 1]
+
+
+def _locate(source: str | Path, metadata: str | Path | None) -> tuple[Path, Path]:
+    """Return the paths of the HDF5 and of the CSV."""
+    if "://" in str(source):
+        raise InvalidOption(f"source={str(source)!r}: give a local path; download the files first")
+    given = _expanded(source)
+    tried = [given / FOLDER / HDF5_NAME, given / HDF5_NAME] if given.is_dir() else [given]
+    path = next((place for place in tried if place.is_file()), None)
+    if path is None:
+        raise SourceNotFound(str(source), [f"no HDF5 of masks; tried {listed(map(str, tried))}"])
+    beside = path.with_name(f"{path.stem}_metadata.csv")
+    csv = beside if metadata is None else _expanded(metadata)
+    if not csv.is_file():
+        raise SourceNotFound(
+            str(path), [f"no CSV at {str(csv)!r}; say where it is with metadata='...'"]
+        )
+    return path, csv
+
+
+def _expanded(path: str | Path) -> Path:
+    """Return the path with the home folder for a leading ``~``, if that is a user's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def _cross_faults(table: pd.DataFrame, n_masks: int, *, whole: bool) -> list[str]:
+    """Return how the CSV's rows and the HDF5's masks disagree.
+
+    When the CSV has faults of its own, its rows are not `whole`: counting them would only repeat
+    those faults.
+    """
+    faults = []
+    rows = table["mask_row"]
+    outside = rows[(rows < 0) | (rows >= n_masks)]
+    twice = rows[rows.duplicated(keep=False)]
+    if whole and len(rows) != n_masks:
+        faults.append(f"the HDF5 has {n_masks:,} masks but the CSV has {len(rows):,} rows")
+    if len(outside):
+        faults.append(
+            f"mask_row outside of the HDF5's {n_masks:,} masks, as (line, mask_row):"
+            f" {listed(outside.items())}"
+        )
+    if len(twice):
+        faults.append(f"mask_row more than once, as (line, mask_row): {listed(twice.items())}")
+    # The HDF5 may declare any number of masks: look no further than the CSV could reach.
+    n_lost = n_masks - len(rows)
+    if whole and not len(twice) and not len(outside) and n_lost > 0:
+        first = np.setdiff1d(np.arange(len(rows) + min(n_lost, _MOST_LISTED)), rows)
+        more = f", ... ({n_lost:,} in all)" if n_lost > _MOST_LISTED else ""
+        faults.append(
+            f"masks without a row in the CSV: {listed(first[:_MOST_LISTED].tolist())}{more}"
+        )
+    return faults
+
+
+def _duplicate_faults(table: pd.DataFrame) -> list[str]:
+    twice = table[table.duplicated(list(KEYS), keep=False)]
+    if twice.empty:
+        return []
+    keys = [tuple(key) for key in twice[list(KEYS)].drop_duplicates().itertuples(index=False)]
+    found = f"{listed(keys)}, in lines {listed(twice.index)}"
+    return [f"the same image, noun and instance twice: {found}; allow_duplicates=True accepts them"]
+
+
+def _file_identity(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "size_bytes": path.stat().st_size, "sha256": digest}

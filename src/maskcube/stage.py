@@ -1,0 +1,167 @@
+"""A store under construction: built beside its place and moved there when it is complete.
+
+On a local disk a store is built in ``<name>.partial`` and renamed. Elsewhere there is no rename: it
+is built in place, and is no store until its root ``zarr.json`` is written, last of all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from maskcube.errors import MaskcubeError, NotAMaskStore, StoreExists
+from maskcube.objects import WORK, Folder, Objects, StoreLike, folder_path, open_objects
+
+__all__ = ["PLAN", "ROOT", "Stage", "open_stage", "partial_path"]
+
+PLAN = f"{WORK}/plan.json"
+"""Key of the plan of an unfinished conversion."""
+
+ROOT = "zarr.json"
+"""Key of the root metadata: with it a group is there, without it there is none."""
+
+
+class Stage(Protocol):
+    """A store under construction."""
+
+    location: str
+    """Where the store will be, for messages."""
+    objects: Objects
+    """Where to write."""
+
+    def prepare(self) -> None:
+        """Clear what is in the way; what an unfinished conversion has written stays."""
+
+    def promote(self) -> None:
+        """Make the complete store appear at its place."""
+
+    def discard(self) -> None:
+        """Delete what was written."""
+
+
+class LocalStage:
+    """A store built in a folder beside its place."""
+
+    def __init__(self, target: Path, *, overwrite: bool) -> None:
+        self.target = target
+        self.location = str(target)
+        self.partial = partial_path(target)
+        self.objects: Objects = Folder(self.partial)
+        if _taken(target):
+            if not overwrite:
+                raise StoreExists(f"{target} exists; overwrite=True would replace it")
+            _check_replaceable(target)
+
+    def prepare(self) -> None:
+        """Delete a folder that was left without a plan: nothing tells what is in it."""
+        if self.objects.get(PLAN) is None:
+            self.discard()
+
+    def promote(self) -> None:
+        """Flush the folders to the disk and rename; an old store is deleted last."""
+        shutil.rmtree(self.partial / WORK, ignore_errors=True)
+        for folder, _, _ in os.walk(self.partial):
+            _flush(Path(folder))
+        replaced = self.target.with_name(f"{self.target.name}.replaced")
+        if self.target.exists():
+            if replaced.exists():
+                shutil.rmtree(replaced)
+            self.target.rename(replaced)
+        self.partial.rename(self.target)
+        _flush(self.target.parent)
+        if replaced.exists():
+            shutil.rmtree(replaced)
+
+    def discard(self) -> None:
+        """Delete the folder; the target stays as it is."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+
+class DirectStage:
+    """A store built in its place, where nothing can be renamed."""
+
+    def __init__(self, objects: Objects, *, overwrite: bool) -> None:
+        self.objects = objects
+        self.location = objects.location
+        if objects.get(ROOT) is not None:
+            if not overwrite:
+                raise StoreExists(
+                    f"{objects.location} holds a Zarr group; overwrite=True would replace it"
+                )
+            _check_mask_store(objects)
+        elif objects.get(PLAN) is None and next(iter(objects.keys()), None) is not None:
+            raise StoreExists(f"{objects.location} is not empty, and what it holds is no store")
+
+    def prepare(self) -> None:
+        """Delete the store that is to be replaced, its root first: then none can open it."""
+        if self.objects.get(ROOT) is not None:
+            self.objects.delete(ROOT)
+            self.discard()
+
+    def promote(self) -> None:
+        """Delete the journal: the root metadata, written last, has made the store."""
+        self.objects.delete(WORK)
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        self.objects.delete("")
+
+
+def open_stage(
+    store: StoreLike, *, overwrite: bool, storage_options: dict[str, Any] | None = None
+) -> Stage:
+    """Return the stage on which a store is built; writes nothing yet.
+
+    Raises
+    ------
+    StoreExists
+        When something is at the target and `overwrite` is false.
+    NotAMaskStore
+        When `overwrite` is true and what is at the target is no mask store.
+    """
+    objects = open_objects(store, storage_options, read_only=False)
+    path = folder_path(store)
+    if path is None:
+        return DirectStage(objects, overwrite=overwrite)
+    return LocalStage(path.absolute(), overwrite=overwrite)
+
+
+def partial_path(target: Path) -> Path:
+    """Return where a local store is built before it is moved to `target`."""
+    return target.with_name(f"{target.name}.partial")
+
+
+def _taken(target: Path) -> bool:
+    """Whether something other than an empty folder is at `target`."""
+    if target.is_dir() and not target.is_symlink():
+        return any(target.iterdir())
+    return os.path.lexists(target)
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.is_symlink() or not target.is_dir():
+        raise NotAMaskStore(f"{target} is no folder; overwrite=True replaces only mask stores")
+    _check_mask_store(Folder(target))
+
+
+def _check_mask_store(objects: Objects) -> None:
+    """Raise unless a mask store is there: nothing else may be deleted by overwriting."""
+    from maskcube.store import read_manifest
+
+    try:
+        read_manifest(objects)
+    except MaskcubeError as error:
+        raise NotAMaskStore(
+            f"{objects.location} is no mask store, and overwrite=True replaces only mask stores"
+        ) from error
+
+
+def _flush(folder: Path) -> None:
+    """Flush a folder's entries to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,257 @@
+"""A missing or damaged piece is an error that names the masks, never an array of zeros."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import Source, write_files, write_source
+
+import maskcube
+from maskcube.codec import checksum, index_bytes
+
+SHARD = "masks/c/1/0/0"
+ROWS = range(64, 128)
+
+
+@pytest.fixture
+def copy(small_store: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(small_store, tmp_path / "masks.zarr")
+
+
+def _rewrite_index(shard: Path, change: Callable[[np.ndarray[Any, Any]], None]) -> None:
+    """Change a shard's index and give it a right checksum: only a look at it can tell."""
+    data = shard.read_bytes()
+    body = data[: -index_bytes(64)]
+    index = np.frombuffer(data[len(body) : -4], "<u8").reshape(64, 2).copy()
+    change(index)
+    entries = index.tobytes()
+    shard.write_bytes(body + entries + checksum(entries).to_bytes(4, "little"))
+
+
+def _absent(index: np.ndarray[Any, Any]) -> None:
+    index[3] = 2**64 - 1
+
+
+def _outside(index: np.ndarray[Any, Any]) -> None:
+    index[3] = (10**9, 50)
+
+
+def _too_short(index: np.ndarray[Any, Any]) -> None:
+    index[3, 1] = 0
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda shard: shard.unlink(),
+    "a folder in its place": lambda shard: (shard.unlink(), shard.mkdir()),
+    "empty": lambda shard: shard.write_bytes(b""),
+    "cut": lambda shard: shard.write_bytes(shard.read_bytes()[:-1]),
+    "cut at the front": lambda shard: shard.write_bytes(shard.read_bytes()[1:]),
+    "zeros": lambda shard: shard.write_bytes(bytes(shard.stat().st_size)),
+    "index: absent": lambda shard: _rewrite_index(shard, _absent),
+    "index: outside": lambda shard: _rewrite_index(shard, _outside),
+    "index: length 0": lambda shard: _rewrite_index(shard, _too_short),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("chunks", [None, "auto"])
+def test_reading_a_damaged_mask_names_it(
+    copy: Path, small: Source, damage: Callable[[Path], object], chunks: Any
+) -> None:
+    damage(copy / SHARD)
+    masks = maskcube.open_masks(copy, chunks=chunks)
+    with pytest.raises(maskcube.CorruptMask, match="shard 1") as caught:
+        masks[67].compute()
+    assert 67 in caught.value.rows
+    row = small.by_row.iloc[caught.value.rows[0]]
+    assert f"image '{row['image_name']}', noun '{row['noun']}'" in str(caught.value)
+    np.testing.assert_array_equal(masks[:64], small.masks[:64])
+    np.testing.assert_array_equal(masks[128:], small.masks[128:])
+    with pytest.raises(maskcube.CorruptMask):
+        _ = maskcube.Segmentations(copy)[67]
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_verify_finds_it(copy: Path, damage: Callable[[Path], object]) -> None:
+    damage(copy / SHARD)
+    with pytest.raises(maskcube.VerificationError, match="shard 1") as caught:
+        maskcube.verify(copy)
+    rows = [mask.row for mask in caught.value.masks]
+    assert 67 in rows
+    assert set(rows) <= set(ROWS)
+
+
+def test_swapped_masks_are_found(copy: Path, small: Source) -> None:
+    """Codecs cannot see it: every byte has its right checksum."""
+
+    def swap(index: np.ndarray[Any, Any]) -> None:
+        index[[3, 4]] = index[[4, 3]]
+
+    _rewrite_index(copy / SHARD, swap)
+    with pytest.raises(maskcube.VerificationError) as caught:
+        maskcube.verify(copy)
+    assert [mask.row for mask in caught.value.masks] == [67, 68]
+    row = small.by_row.iloc[67]
+    assert caught.value.masks[0].image == row["image_name"]
+    assert caught.value.masks[0].noun == row["noun"]
+    assert caught.value.masks[0].instance == row["instance_id"]
+
+
+def test_swapped_shards_are_found(copy: Path) -> None:
+    first, second = copy / "masks/c/0/0/0", copy / SHARD
+    data = first.read_bytes(), second.read_bytes()
+    first.write_bytes(data[1])
+    second.write_bytes(data[0])
+    with pytest.raises(maskcube.VerificationError) as caught:
+        maskcube.verify(copy)
+    assert len(caught.value.masks) >= 120
+
+
+def test_every_flipped_byte_is_found(copy: Path) -> None:
+    """One flip in each of 400 places over all objects of the store."""
+    objects = sorted(path for path in copy.rglob("*") if path.is_file())
+    sizes = [path.stat().st_size for path in objects]
+    ends = np.cumsum(sizes)
+    rng = np.random.default_rng(7)
+    for place in rng.choice(ends[-1], 400, replace=False):
+        number = int(np.searchsorted(ends, place, side="right"))
+        path, offset = objects[number], int(place - (ends[number] - sizes[number]))
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        flipped[offset] ^= int(rng.integers(1, 256))
+        path.write_bytes(flipped)
+        try:
+            maskcube.verify(copy)
+        except maskcube.MaskcubeError:
+            pass
+        else:
+            # White space in metadata may change unseen, and a root attribute's text.
+            assert path.name == "zarr.json"
+            assert path.parent == copy or json.loads(flipped) == json.loads(whole)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["image", "score", "area", "crc32c"])
+def test_a_damaged_coordinate_is_an_error(copy: Path, name: str) -> None:
+    chunk = copy / name / "c" / "0"
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(maskcube.CorruptStore, match=f"coordinate '{name}'"):
+        maskcube.open_masks(copy)
+    with pytest.raises(maskcube.VerificationError, match=f"coordinate '{name}'"):
+        maskcube.verify(copy)
+    chunk.unlink()
+    with pytest.raises(maskcube.CorruptStore, match=f"coordinate '{name}' is missing"):
+        maskcube.open_masks(copy)
+
+
+class TestVerifyAgainstTheSource:
+    def test_the_same(self, small_store: Path, small: Source) -> None:
+        report = maskcube.verify(small_store, small.folder)
+        assert report.source == str(small.hdf5)
+        assert (report.n_masks, report.n_shards) == (150, 3)
+
+    def test_another_mask(self, small_store: Path, small: Source, tmp_path: Path) -> None:
+        other = Source(tmp_path, small.masks.copy(), small.table)
+        other.masks[101, 5, 5] ^= 1
+        write_files(other)
+        with pytest.raises(maskcube.VerificationError, match="not those of the source") as caught:
+            maskcube.verify(small_store, tmp_path)
+        assert [mask.row for mask in caught.value.masks] == [101]
+
+    @pytest.mark.parametrize("column", ["noun", "score", "instance_id", "localized", "mask_file"])
+    def test_another_field(
+        self, small_store: Path, small: Source, tmp_path: Path, column: str
+    ) -> None:
+        table = small.table.copy()
+        value = {"noun": "x", "mask_file": "x", "score": 0.25, "instance_id": 99, "localized": 0}
+        position = int(np.flatnonzero(table["localized"] == 1)[7])
+        table.loc[position, column] = value[column]
+        write_files(Source(tmp_path, small.masks, table))
+        row = table.loc[position, "mask_row"]
+        with pytest.raises(maskcube.VerificationError, match=rf"source in rows {row}\b"):
+            maskcube.verify(small_store, tmp_path)
+
+    def test_another_shape(self, small_store: Path, tmp_path: Path) -> None:
+        write_source(tmp_path, n_masks=149)
+        with pytest.raises(maskcube.VerificationError, match="shape"):
+            maskcube.verify(small_store, tmp_path)
+
+    def test_normalized(self, small: Source, tmp_path: Path) -> None:
+        write_files(Source(tmp_path, small.masks * np.uint8(255), small.table))
+        maskcube.convert(tmp_path, tmp_path / "masks.zarr", normalize=True, progress=False)
+        maskcube.verify(tmp_path / "masks.zarr", tmp_path)
+        maskcube.verify(tmp_path / "masks.zarr", small.folder)
+
+
+class TestNotAStore:
+    def test_nothing(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "none.zarr", tmp_path / "none.zip", tmp_path):
+            with pytest.raises(maskcube.StoreNotFound, match="no mask store at"):
+                maskcube.open_masks(path)
+
+    def test_a_foreign_group(self, tmp_path: Path) -> None:
+        import zarr
+
+        zarr.create_group(tmp_path / "foreign.zarr")
+        with pytest.raises(maskcube.NotAMaskStore, match="without the attribute 'maskcube'"):
+            maskcube.open_masks(tmp_path / "foreign.zarr")
+
+    def test_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "data").write_text("no zarr")
+        with pytest.raises(maskcube.NotAMaskStore, match=r"has no zarr\.json"):
+            maskcube.open_masks(tmp_path)
+
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", '"text"', "[" * 100_000, '{"node_type": "array"}'], ids=range(6)
+    )
+    def test_bad_root_metadata(self, copy: Path, text: str) -> None:
+        (copy / "zarr.json").write_text(text)
+        with pytest.raises(maskcube.NotAMaskStore, match=r"zarr\.json is no metadata"):
+            maskcube.open_masks(copy)
+
+    @pytest.mark.parametrize(
+        ("path", "value", "match"),
+        [
+            (["format_version"], 2, "reads up to 1: pip install --upgrade"),
+            (["format_version"], "1", "format_version='1'"),
+            (["complete"], False, "complete=False"),
+            (["layout", "n_masks"], 10**12, "is no size"),
+            (["layout", "n_masks"], 3, "3 shards listed, expected 1"),
+            (["layout", "height"], 25, "not laid out"),
+            (["layout", "shard_masks"], 50, "not laid out"),
+            (["shards"], [[1, 2]], "1 shards listed, expected 3"),
+            (["shards"], None, "not as a conversion writes it"),
+            (["source"], 3, "not as a conversion writes it"),
+        ],
+        ids=str,
+    )
+    def test_a_manifest_that_cannot_be(
+        self, copy: Path, path: list[str], value: object, match: str
+    ) -> None:
+        root = json.loads((copy / "zarr.json").read_text())
+        block = root["attributes"]["maskcube"]
+        for key in path[:-1]:
+            block = block[key]
+        block[path[-1]] = value
+        (copy / "zarr.json").write_text(json.dumps(root))
+        with pytest.raises(maskcube.NotAMaskStore, match=match):
+            maskcube.open_masks(copy)
+
+    @pytest.mark.parametrize("key", ["consolidated_metadata", "masks", "noun"])
+    def test_missing_metadata(self, copy: Path, key: str) -> None:
+        root = json.loads((copy / "zarr.json").read_text())
+        if key == "consolidated_metadata":
+            del root[key]
+        else:
+            del root["consolidated_metadata"]["metadata"][key]
+        (copy / "zarr.json").write_text(json.dumps(root))
+        with pytest.raises(maskcube.NotAMaskStore):
+            maskcube.open_masks(copy)

@@ -1,0 +1,86 @@
+"""What the documentation shows is what happens: docstrings and the README."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import maskcube
+
+PACKAGE = Path(maskcube.__file__).parent
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"__init__", "__main__"}
+)
+
+
+@pytest.fixture
+def place(
+    dataset: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder as the examples expect it: ``laion-fmri`` and its store ``masks.zarr``."""
+    shutil.copytree(dataset, tmp_path / "laion-fmri")
+    shutil.copytree(store, tmp_path / "masks.zarr")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _examples(name: str) -> list[doctest.DocTest]:
+    module = importlib.import_module(name)
+    return [test for test in doctest.DocTestFinder().find(module) if test.examples]
+
+
+@pytest.mark.parametrize("name", ["maskcube", *(f"maskcube.{module}" for module in MODULES)])
+@pytest.mark.usefixtures("place")
+def test_docstring_examples(name: str) -> None:
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    runner = doctest.DocTestRunner(optionflags=flags)
+    for test in _examples(name):
+        runner.run(test, clear_globs=False)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_there_are_examples() -> None:
+    shown = {name for module in MODULES for test in _examples(f"maskcube.{module}") for name in [test.name]}
+    verbs = ["conversion.convert", "reader.open_masks", "store.info", "verification.verify"]
+    assert {f"maskcube.{verb}" for verb in verbs} <= shown
+
+
+def _blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs(place: Path) -> None:
+    """All blocks one after the other, as a reader would type them, warnings as errors."""
+    (place / "masks.zarr").rename(place / "made-before.zarr")
+    code = "\n".join(_blocks("python"))
+    assert "maskcube.convert(" in code
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=place,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_shell_of_the_readme_runs(place: Path) -> None:
+    commands = [line for block in _blocks("console") for line in block.splitlines()]
+    ours = [line.removeprefix("$ ") for line in commands if line.startswith("$ maskcube ")]
+    assert len(ours) >= 4
+    (place / "masks.zarr").rename(place / "made-before.zarr")
+    for line in ours:
+        command = line.replace("maskcube", f"{sys.executable} -m maskcube", 1)
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], capture_output=True, text=True, check=False, cwd=place
+        )
+        assert done.returncode == 0, (line, done.stderr)

@@ -1,0 +1,151 @@
+"""The house of the design: who may import whom, what is public, how large a room may be."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import maskcube
+
+PACKAGE = Path(maskcube.__file__).parent
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+FLOORS = [
+    ["errors"],
+    ["layout"],
+    ["codec", "metadata", "manifest", "hdf5", "objects"],
+    ["schema", "source"],
+    ["stage"],
+    ["journal"],
+    ["store", "writer"],
+    ["labels", "index", "shards", "conversion"],
+    ["reader"],
+    ["painting", "captions", "sheet"],
+    ["scenes"],
+    ["sample", "plot"],
+    ["backend", "verification", "segmentations"],
+    ["demo"],
+    ["cli"],
+]
+"""Lower floors first. A module imports from lower floors, or from earlier on its own."""
+
+UPWARDS = {
+    # Only a store may be replaced, and only the store can tell; imported inside the function.
+    ("stage", "store"),
+}
+
+
+def _imports(module: str, *, top_level: bool) -> set[str]:
+    """Names of the maskcube modules that a module imports."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    nodes = tree.body if top_level else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("maskcube"):
+            found.add(node.module.removeprefix("maskcube").removeprefix("."))
+    return found - {""}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_below(module: str) -> None:
+    order = [name for floor in FLOORS for name in floor]
+    assert module in order, "a new module needs a floor"
+    allowed = set(order[: order.index(module)])
+    upwards = {upper for lower, upper in UPWARDS if lower == module}
+    assert _imports(module, top_level=False) - upwards <= allowed
+    assert not _imports(module, top_level=True) & upwards
+
+
+def test_every_floor_is_inhabited() -> None:
+    assert sorted(name for floor in FLOORS for name in floor) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_relative_imports(module: str) -> None:
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_small_and_says_what_it_is(module: str) -> None:
+    text = (PACKAGE / f"{module}.py").read_text()
+    assert len(text.splitlines()) <= 350
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_public_names_are_sorted_and_complete() -> None:
+    assert maskcube.__all__ == sorted(maskcube.__all__)
+    assert dir(maskcube) == maskcube.__all__
+    errors = {
+        name for name in importlib.import_module("maskcube.errors").__all__ if name[0].isupper()
+    }
+    assert errors <= set(maskcube.__all__)
+    for name in maskcube.__all__:
+        assert getattr(maskcube, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'open_mask'"):
+        _ = maskcube.open_mask
+
+
+@pytest.mark.parametrize("name", maskcube.__all__)
+def test_a_public_name_survives_the_import_of_its_module(name: str) -> None:
+    """A module of the same name as a function would take its place in the package."""
+    assert not isinstance(getattr(maskcube, name), ModuleType)
+    assert name not in MODULES
+
+
+def _public_members(module: str) -> list[tuple[str, object]]:
+    loaded = importlib.import_module(f"maskcube.{module}")
+    found = [(name, getattr(loaded, name)) for name in loaded.__all__]
+    for name, value in list(found):
+        if inspect.isclass(value):
+            found += [
+                (f"{name}.{key}", member)
+                for key, member in vars(value).items()
+                if not key.startswith("_")
+                and (inspect.isfunction(member) or isinstance(member, property))
+            ]
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_function_and_class_is_documented(module: str) -> None:
+    documented = (type, type(inspect.cleandoc), property)
+    bare = [
+        name
+        for name, value in _public_members(module)
+        if isinstance(value, documented) and not inspect.getdoc(value)
+    ]
+    assert not bare
+
+
+def _loaded_by(code: str) -> set[str]:
+    listing = f"import sys\n{code}\nprint(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+HEAVY = {"dask", "distributed", "h5py", "matplotlib", "numpy", "pandas", "torch", "xarray", "zarr"}
+
+
+def test_importing_maskcube_imports_nothing_heavy() -> None:
+    assert not _loaded_by("import maskcube") & HEAVY
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = """
+from maskcube.cli import main
+main(["--help"], standalone_mode=False)
+"""
+    assert not _loaded_by(code) & HEAVY
