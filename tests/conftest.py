@@ -24,13 +24,13 @@ def _no_outside_world(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample dataset as the documentation uses it: 24 images of 1000 x 1000 pixels."""
+    """Return the dataset of the documentation: 24 images of 1000 x 1000 pixels."""
     return maskcube.sample_dataset(tmp_path_factory.mktemp("sample") / "laion-fmri")
 
 
 @pytest.fixture(scope="session")
 def store(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of `dataset`."""
+    """Return the store of `dataset`."""
     path = tmp_path_factory.mktemp("store") / "masks.zarr"
     maskcube.convert(dataset, path, progress=False)
     return path
@@ -38,13 +38,13 @@ def store(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """150 small masks, neither a multiple of a shard nor of anything else; the CSV is unsorted."""
+    """Return 150 small masks, no multiple of a shard, with an unsorted CSV."""
     return write_source(tmp_path_factory.mktemp("small"), n_masks=150, sorted_rows=False)
 
 
 @pytest.fixture(scope="session")
 def small_store(small: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of `small`."""
+    """Return the store of `small`."""
     path = tmp_path_factory.mktemp("small-store") / "masks.zarr"
     maskcube.convert(small.folder, path, progress=False)
     return path

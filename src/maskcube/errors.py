@@ -92,6 +92,9 @@ class SourceError(MaskcubeError, ValueError):
 class SourceNotFound(SourceError, FileNotFoundError):
     """There is no HDF5 of masks, or no CSV beside it, at that place."""
 
+    # Of its two builtin bases the one with more fields must make it: ValueError comes first.
+    __new__ = FileNotFoundError.__new__  # type: ignore[assignment]
+
 
 class StoreNotFound(MaskcubeError, FileNotFoundError):
     """Nothing is at that place."""

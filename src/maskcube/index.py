@@ -287,8 +287,7 @@ class MaskIndex(Index):
 
     def _repr_inline_(self, max_width: int) -> str:
         counts = ", ".join(f"{each.name}s: {len(each.labels)}" for each in self.columns[:-1])
-        plural = "" if self.n_masks == 1 else "s"
-        line = f"MaskIndex ({self.n_masks} {self.dim}{plural}; {counts})"
+        line = f"MaskIndex ({self.n_masks} {self.dim}{'s'[: self.n_masks != 1]}; {counts})"
         return line if len(line) <= max_width else f"{line[: max_width - 1]}…"
 
     def __repr__(self) -> str:

@@ -48,9 +48,11 @@ class MaskArray(BackendArray):
         self.dtype = np.dtype(np.uint8)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401 - as in the base
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
+        if isinstance(key, indexing.VectorizedIndexer):
+            return indexing.explicit_indexing_adapter(
+                key, self.shape, indexing.IndexingSupport.OUTER, self._read
+            )
+        return self._read(key.tuple)
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
         rows = np.arange(self.shape[0])[key[0]]
@@ -160,16 +162,14 @@ def mask_dataset(reader: MaskReader, coordinates: Mapping[str, np.ndarray[Any, A
     """
     shards = dict(zip(DIMS, reader.layout.shard_shape, strict=True))
     variables = {
-        name: xr.Variable(
-            DIMS[:1],
-            values,
-            dict(COORDINATES[name].attributes),
-            {"preferred_chunks": {DIMS[0]: shards[DIMS[0]]}},
-        )
+        name: xr.Variable(DIMS[:1], values, *_description(name, shards[DIMS[0]]))
         for name, values in coordinates.items()
     }
-    index = MaskIndex.from_variables({name: variables[name] for name in INDEXED}, options={})
-    coords = xr.Coordinates(variables, indexes=dict.fromkeys(INDEXED, index))
+    labels = {name: variables[name] for name in INDEXED}
+    index = MaskIndex.from_variables(labels, options={})
+    coords = xr.Coordinates(
+        {**variables, **index.create_variables(labels)}, indexes=dict.fromkeys(INDEXED, index)
+    )
     masks = xr.Variable(
         DIMS,
         indexing.LazilyIndexedArray(MaskArray(reader)),
@@ -177,6 +177,16 @@ def mask_dataset(reader: MaskReader, coordinates: Mapping[str, np.ndarray[Any, A
         {"preferred_chunks": shards},
     )
     return xr.Dataset({MASKS: masks}, coords=coords)
+
+
+def _description(name: str, shard_masks: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the attributes and the encoding of a coordinate."""
+    coordinate = COORDINATES[name]
+    encoding: dict[str, Any] = {"preferred_chunks": {DIMS[0]: shard_masks}}
+    if coordinate.dtype == "string":
+        # Some versions of xarray would write it with a fixed length, which few readers know.
+        encoding["dtype"] = object
+    return dict(coordinate.attributes), encoding
 
 
 def _chunk_sizes(chunks: Chunks, layout: Layout) -> int | dict[str, Any] | None:

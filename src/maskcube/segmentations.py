@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsInt
 
 import numpy as np
 import pandas as pd
@@ -119,7 +119,7 @@ class Segmentations:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, mask_row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def __getitem__(self, mask_row: SupportsInt) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Return one mask by its row in the HDF5, (y, x) uint8.
 
         Raises

@@ -46,9 +46,14 @@ def _too_short(index: np.ndarray[Any, Any]) -> None:
     index[3, 1] = 0
 
 
+def _make_folder(shard: Path) -> None:
+    shard.unlink()
+    shard.mkdir()
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "missing": lambda shard: shard.unlink(),
-    "a folder in its place": lambda shard: (shard.unlink(), shard.mkdir()),
+    "a folder in its place": _make_folder,
     "empty": lambda shard: shard.write_bytes(b""),
     "cut": lambda shard: shard.write_bytes(shard.read_bytes()[:-1]),
     "cut at the front": lambda shard: shard.write_bytes(shard.read_bytes()[1:]),
@@ -171,11 +176,17 @@ class TestVerifyAgainstTheSource:
         self, small_store: Path, small: Source, tmp_path: Path, column: str
     ) -> None:
         table = small.table.copy()
-        value = {"noun": "x", "mask_file": "x", "score": 0.25, "instance_id": 99, "localized": 0}
+        value: dict[str, Any] = {
+            "noun": "x",
+            "mask_file": "x",
+            "score": 0.25,
+            "instance_id": 99,
+            "localized": 0,
+        }
         position = int(np.flatnonzero(table["localized"] == 1)[7])
         table.loc[position, column] = value[column]
         write_files(Source(tmp_path, small.masks, table))
-        row = table.loc[position, "mask_row"]
+        row = int(table["mask_row"].iloc[position])
         with pytest.raises(maskcube.VerificationError, match=rf"source in rows {row}\b"):
             maskcube.verify(small_store, tmp_path)
 

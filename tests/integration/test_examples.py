@@ -22,10 +22,8 @@ MODULES = sorted(
 
 
 @pytest.fixture
-def place(
-    dataset: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder as the examples expect it: ``laion-fmri`` and its store ``masks.zarr``."""
+def place(dataset: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder as the examples expect it: ``laion-fmri`` and its store ``masks.zarr``."""
     shutil.copytree(dataset, tmp_path / "laion-fmri")
     shutil.copytree(store, tmp_path / "masks.zarr")
     monkeypatch.chdir(tmp_path)
@@ -48,7 +46,12 @@ def test_docstring_examples(name: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    shown = {name for module in MODULES for test in _examples(f"maskcube.{module}") for name in [test.name]}
+    shown = {
+        name
+        for module in MODULES
+        for test in _examples(f"maskcube.{module}")
+        for name in [test.name]
+    }
     verbs = ["conversion.convert", "reader.open_masks", "store.info", "verification.verify"]
     assert {f"maskcube.{verb}" for verb in verbs} <= shown
 
@@ -60,7 +63,6 @@ def _blocks(language: str) -> list[str]:
 
 def test_the_python_of_the_readme_runs(place: Path) -> None:
     """All blocks one after the other, as a reader would type them, warnings as errors."""
-    (place / "masks.zarr").rename(place / "made-before.zarr")
     code = "\n".join(_blocks("python"))
     assert "maskcube.convert(" in code
     done = subprocess.run(
@@ -78,7 +80,7 @@ def test_the_shell_of_the_readme_runs(place: Path) -> None:
     ours = [line.removeprefix("$ ") for line in commands if line.startswith("$ maskcube ")]
     assert len(ours) >= 4
     (place / "masks.zarr").rename(place / "made-before.zarr")
-    for line in ours:
+    for line in dict.fromkeys(ours):
         command = line.replace("maskcube", f"{sys.executable} -m maskcube", 1)
         done = subprocess.run(
             ["/bin/sh", "-c", command], capture_output=True, text=True, check=False, cwd=place

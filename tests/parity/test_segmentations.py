@@ -18,7 +18,7 @@ from reference import COLUMNS, Source, read_table, write_source
 import maskcube
 from maskcube import Segmentations
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "one mask a chunk": {"chunks": (1, 24, 20)},
     "automatic chunks": {"chunks": True},
     "unsorted": {"chunks": True, "sorted_rows": False, "seed": 4},
@@ -44,8 +44,7 @@ class Case:
 
 @pytest.fixture(scope="module", params=KINDS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Source:
-    options: dict[str, Any] = KINDS[request.param]
-    return write_source(tmp_path_factory.mktemp("data"), **options)
+    return write_source(tmp_path_factory.mktemp("data"), **KINDS[request.param])
 
 
 @pytest.fixture(scope="module", params=["HDF5", "store", "store in the folder"])
@@ -80,7 +79,8 @@ def test_every_row(case: Case) -> None:
     segmentations = Segmentations(case.place)
     for row in range(len(case.table)):
         found = segmentations[row]
-        assert (found.shape, found.dtype) == ((24, 20), np.uint8)
+        assert found.shape == (24, 20)
+        assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, case.masks[row])
     np.testing.assert_array_equal(segmentations[-1], case.masks[-1])
     np.testing.assert_array_equal(segmentations[np.int64(3)], case.masks[3])
@@ -91,9 +91,10 @@ def test_every_row(case: Case) -> None:
 
 def test_every_key(case: Case) -> None:
     segmentations = Segmentations(case.place)
-    for record in case.table.itertuples():
-        found = segmentations.get(record.image_name, record.noun, instance=record.instance_id)
-        np.testing.assert_array_equal(found, case.masks[record.mask_row])
+    keys = case.table[["image_name", "noun", "instance_id", "mask_row"]].to_numpy()
+    for image, noun, instance, row in keys:
+        found = segmentations.get(image, noun, instance=instance)
+        np.testing.assert_array_equal(found, case.masks[row])
     first = case.table[case.table["instance_id"] == 0].iloc[-1]
     np.testing.assert_array_equal(
         segmentations.get(first["image_name"], first["noun"]), case.masks[first["mask_row"]]

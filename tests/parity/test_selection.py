@@ -37,7 +37,7 @@ def masks(request: pytest.FixtureRequest, place: Path) -> xr.DataArray:
 
 @pytest.fixture(scope="module")
 def table(source: Source) -> pd.DataFrame:
-    """The CSV in the order of the HDF5."""
+    """Return the CSV in the order of the HDF5."""
     return read_table(source.csv).sort_values("mask_row", ignore_index=True)
 
 
@@ -54,10 +54,12 @@ def test_scalars(masks: xr.DataArray, source: Source, table: pd.DataFrame) -> No
 
 
 def test_full_keys(masks: xr.DataArray, source: Source, table: pd.DataFrame) -> None:
-    for record in table.iloc[::17].itertuples():
-        found = masks.sel(image=record.image_name, noun=record.noun, instance=record.instance_id)
+    keys = table[["image_name", "noun", "instance_id"]].to_numpy()
+    for row in range(0, len(keys), 17):
+        image, noun, instance = keys[row]
+        found = masks.sel(image=image, noun=noun, instance=instance)
         assert found.dims == ("y", "x")
-        np.testing.assert_array_equal(found, source.masks[record.mask_row])
+        np.testing.assert_array_equal(found, source.masks[row])
 
 
 def test_combinations(masks: xr.DataArray, source: Source, table: pd.DataFrame) -> None:
@@ -66,7 +68,7 @@ def test_combinations(masks: xr.DataArray, source: Source, table: pd.DataFrame) 
     found = masks.sel(image=images, noun=nouns)
     wanted = table["image_name"].isin(images) & table["noun"].isin(nouns)
     np.testing.assert_array_equal(found, expected(source, wanted))
-    assert found.mask_row.values.tolist() == table.index[wanted].tolist()
+    assert found.mask_row.to_numpy().tolist() == table.index[wanted].tolist()
 
 
 def test_ranges_and_callables(masks: xr.DataArray, source: Source, table: pd.DataFrame) -> None:
@@ -158,7 +160,7 @@ def test_a_selection_round_trips_through_zarr(
 
 
 def test_two_chunkings_may_meet_in_one_graph(place: Path, source: Source) -> None:
-    """dask tasks are named for what they read: two cuts of one store must not share a name."""
+    """Tasks are named for what they read: two cuts of one store must not share a name."""
     one, other = (maskcube.open_masks(place, chunks={"mask": size}) for size in (10, 25))
     np.testing.assert_array_equal((one.data + other.data).compute(), source.masks * 2)
 

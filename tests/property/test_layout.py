@@ -26,7 +26,7 @@ def test_shards_hold_every_row_once(layout: Layout) -> None:
         for row in range(layout.shard_rows(shard).start, layout.shard_rows(shard).stop)
     ]
     assert rows == list(range(layout.n_masks))
-    assert all(0 < len(layout.shard_rows(shard)) for shard in range(layout.n_shards))
+    assert all(len(layout.shard_rows(shard)) > 0 for shard in range(layout.n_shards))
 
 
 @given(layouts)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Source, write_source
 
@@ -58,6 +58,7 @@ def test_it_reads_what_zarr_reads(
     np.testing.assert_array_equal(ours.isel(mask=rows, y=y, x=x), theirs)
 
 
+@settings(max_examples=40)
 @given(
     n_masks=st.integers(1, 140),
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -13,9 +13,19 @@ import pandas as pd
 
 HDF5 = "task-images_desc-segmentations.h5"
 CSV = "task-images_desc-segmentations_metadata.csv"
-COLUMNS = (
-    "mask_row image_name noun instance_id score box_x0 box_y0 box_x1 box_y1 localized mask_file"
-).split()
+COLUMNS = [
+    "mask_row",
+    "image_name",
+    "noun",
+    "instance_id",
+    "score",
+    "box_x0",
+    "box_y0",
+    "box_x1",
+    "box_y1",
+    "localized",
+    "mask_file",
+]
 NOUNS = ["hand", "fingers", "nan", "null", "NA", "crème brûlée", "sheet music", "007", "person"]
 
 Masks = np.ndarray[Any, np.dtype[np.uint8]]
@@ -124,5 +134,5 @@ def read_table(csv: Path) -> pd.DataFrame:
     """Read the CSV with pandas, told not to guess."""
     table = pd.read_csv(csv, dtype=str, keep_default_na=False)
     for name in table.columns.difference(["image_name", "noun", "mask_file"]):
-        table[name] = pd.to_numeric(table[name], errors="raise")
+        table[name] = pd.to_numeric(table[name].replace("nan", ""), errors="raise")
     return table

@@ -63,7 +63,7 @@ def test_a_mask_comes_back(masks: np.ndarray[tuple[int, int, int], np.dtype[np.u
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 65_791, 65_792, 70_000])
 def test_every_width_of_the_size_field_is_understood(size: int) -> None:
-    """zstd writes the decoded size in 1, 2 or 4 bytes, from 256 on with an offset."""
+    """The decoded size is written in 1, 2 or 4 bytes, from 256 on with an offset."""
     out = np.empty(size, np.uint8)
     decode_chunk(encode_mask(np.ones(size, np.uint8)), out)
     assert out.all()

@@ -15,7 +15,9 @@ import pytest
 import maskcube
 
 PACKAGE = Path(maskcube.__file__).parent
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+MODULES = sorted(
+    path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"__init__", "__main__"}
+)
 
 FLOORS = [
     ["errors"],

@@ -380,7 +380,7 @@ def test_coordinates_can_be_made_from_an_index() -> None:
         (xr.Variable("mask", [5, 4]), [5, 4]),
     ],
 )
-def test_isel_keeps_the_index(masks: xr.DataArray, rows_asked: Any, expected: list[int]) -> None:  # noqa: ANN401
+def test_isel_keeps_the_index(masks: xr.DataArray, rows_asked: Any, expected: list[int]) -> None:
     check(masks.isel(mask=rows_asked), expected)
     check(masks[rows_asked], expected)
 
