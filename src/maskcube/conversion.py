@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -91,7 +91,8 @@ def convert(
     metadata : str or pathlib.Path, optional
         The CSV, when it does not lie beside the HDF5 under the HDF5's name and ``_metadata.csv``.
     overwrite : bool
-        Replace a mask store that is at the target; it stays until the new one is complete.
+        Replace a mask store that is at the target. A local one stays until the new one is
+        complete; elsewhere, where nothing can be renamed, it is deleted first.
     normalize : bool
         Take every pixel but 0 as 1, instead of refusing values other than 0 and 1.
     allow_duplicates : bool
@@ -134,18 +135,22 @@ def convert(
     budget, n_workers = memory_bytes(memory), worker_count(workers)
     with MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks:
         stage = open_stage(store, overwrite=overwrite, storage_options=storage_options)
-        masks.check()
-        rows = block_rows(masks.layout, masks.file.chunks[0], budget)
+        rows = block_rows(masks.layout, masks.file.chunks, budget, n_workers)
+        if masks.faults:
+            # Pixels are read only now, so that every fault can be told at once.
+            raise _refusal(masks, masks.faults, normalize=normalize, show=progress)
         plan = _plan(masks, normalize=normalize, license=license)
         journal = Journal.begin(stage, plan, anew=overwrite)
         finished = journal.finished()
         writer = ShardWriter(masks.file, journal, rows, n_workers, normalize=normalize)
-        with _bar(masks.layout, finished, show=progress) as bar:
+        with _bar(masks.layout.n_masks, "converting", show=progress) as bar:
+            bar.update(sum(len(masks.layout.shard_rows(shard)) for shard in finished))
             try:
                 _write(writer, list(_unfinished(masks.layout, finished)), client, bar.update)
-            except StrayPixels:
+            except (StrayPixels, SourceError) as error:
                 stage.discard()
-                raise SourceError(str(masks.path), masks.pixel_faults()) from None
+                found = error.faults if isinstance(error, SourceError) else ()
+                raise _refusal(masks, found, normalize=normalize, show=progress) from error
         sizes = _finish(masks, journal)
         stage.promote()
     report = ConversionReport(
@@ -161,6 +166,15 @@ def convert(
     if progress:
         print(report)  # noqa: T201 - asked for
     return report
+
+
+def _refusal(
+    masks: MaskSource, found: Sequence[str], *, normalize: bool, show: bool
+) -> SourceError:
+    """Return the error with every fault: those `found`, or all of the pixels beside the CSV's."""
+    with _bar(masks.layout.n_masks, "looking for every fault", show=show) as bar:
+        pixel_faults = masks.pixel_faults(bar.update, normalize=normalize)
+    return SourceError(str(masks.path), [*masks.faults, *pixel_faults] or found)
 
 
 def _unfinished(layout: Layout, finished: Mapping[int, Entry]) -> Iterator[Block]:
@@ -193,7 +207,7 @@ def _write(
     try:
         for future in as_completed(futures):
             told(future.result())
-    except StrayPixels:
+    except (StrayPixels, SourceError):
         # The caller will delete what was written: nobody may be writing then.
         wait(futures)
         raise
@@ -277,10 +291,7 @@ def _counts(masks: MaskSource) -> dict[str, int]:
     }
 
 
-def _bar(layout: Layout, finished: Mapping[int, Entry], *, show: bool) -> Any:  # noqa: ANN401
+def _bar(total: int, doing: str, *, show: bool) -> Any:  # noqa: ANN401 - tqdm is generic
     from tqdm import tqdm
 
-    done = sum(len(layout.shard_rows(shard)) for shard in finished)
-    return tqdm(
-        total=layout.n_masks, initial=done, unit=" masks", disable=not show, desc="converting"
-    )
+    return tqdm(total=total, desc=doing, unit=" masks", disable=not show)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import Executor
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskcube.chunks import can_inflate, read_block
 from maskcube.errors import RowNotFound, SourceError, listed
 from maskcube.layout import Block, Layout
 
@@ -78,22 +80,43 @@ class MaskFile:
         """The h5py dataset; opens the file again if need be."""
         return self._open()[DATASET]
 
-    def read(self, block: Block, out: np.ndarray[Any, Any]) -> None:
+    def read(self, block: Block, out: np.ndarray[Any, Any], pool: Executor | None = None) -> None:
         """Read consecutive masks into `out`, (len(block), y, x) uint8.
+
+        Parameters
+        ----------
+        block : Block
+            Their rows.
+        out : numpy.ndarray
+            Where to put them.
+        pool : concurrent.futures.Executor, optional
+            Threads on which to inflate chunks; without, this one does it.
 
         Raises
         ------
         SourceError
-            When the HDF5 library cannot read them.
+            When they cannot be read, or a chunk does not hold exactly its pixels.
         """
+        try:
+            if can_inflate(self.filters):
+                mapped = map if pool is None else pool.map
+                read_block(self.dataset, self.filters, block, out, mapped)
+            else:
+                self._read_by_library(block, out)
+        except _READ_ERRORS as error:
+            rows = (
+                f"masks {block.start} to {block.stop - 1}"
+                if len(block) > 1
+                else f"mask {block.start}"
+            )
+            fault = f"{rows} cannot be read: {error}; is the file damaged?"
+            raise SourceError(str(self.path), [fault]) from error
+
+    def _read_by_library(self, block: Block, out: np.ndarray[Any, Any]) -> None:
         dataset = self.dataset
         # HDF5 keeps booleans as an enumeration that it does not convert to uint8.
         target = out.view(np.bool_) if dataset.dtype == np.bool_ else out
-        try:
-            dataset.read_direct(target, np.s_[block.start : block.stop], np.s_[: len(block)])
-        except _READ_ERRORS as error:
-            fault = f"masks {block.start} to {block.stop - 1} cannot be read: {error}"
-            raise SourceError(str(self.path), [fault]) from error
+        dataset.read_direct(target, np.s_[block.start : block.stop], np.s_[: len(block)])
 
     def read_rows(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the masks in these rows, (len(rows), y, x) uint8, in the order asked.

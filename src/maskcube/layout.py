@@ -112,23 +112,37 @@ def memory_bytes(memory: str | int) -> int:
         ) from None
 
 
-def block_rows(layout: Layout, chunk_rows: int, memory: int) -> int:
+def block_rows(layout: Layout, chunks: tuple[int, int, int], memory: int, workers: int) -> int:
     """Return how many masks to read from the source at a time.
 
-    Two blocks are in memory at once: one is read while the other is encoded. A block that is a
-    multiple of `chunk_rows`, the masks in one HDF5 chunk, inflates each HDF5 chunk only once.
+    Two blocks are in memory at once, one is read while the other is encoded, and one HDF5 chunk for
+    each worker and for the library. A block that is a multiple of the masks in an HDF5 chunk
+    inflates each chunk only once.
+
+    Parameters
+    ----------
+    layout : Layout
+        Shape of the masks.
+    chunks : (int, int, int)
+        Shape of an HDF5 chunk.
+    memory : int
+        Bytes that the process may take.
+    workers : int
+        Threads that inflate and encode.
 
     Raises
     ------
     InvalidOption
         When the budget does not hold even two single masks.
     """
-    fits = (memory - _PROCESS_BYTES) // (2 * layout.mask_bytes)
+    chunk_rows = chunks[0]
+    fixed = _PROCESS_BYTES + (workers + 1) * math.prod(chunks)
+    fits = (memory - fixed) // (2 * layout.mask_bytes)
     if fits < 1:
-        least = math.ceil((_PROCESS_BYTES + 2 * layout.mask_bytes) / 2**20)
+        least = math.ceil((fixed + 2 * layout.mask_bytes) / 2**20)
         raise InvalidOption(
             f"memory={memory:,} bytes is too little for masks of {layout.height} x {layout.width}"
-            f" pixels: give at least memory='{least}MiB'"
+            f" pixels in HDF5 chunks of {chunks}: give at least memory='{least}MiB'"
         )
     wanted = min(fits, max(chunk_rows, layout.shard_masks), layout.n_masks)
     return wanted if wanted < chunk_rows else wanted // chunk_rows * chunk_rows

@@ -86,25 +86,16 @@ class MaskSource:
         """Return the CSV's rows in the order of the HDF5, a copy."""
         return self.table.sort_values("mask_row", kind="stable", ignore_index=True)
 
-    def check(self, *, normalize: bool = False) -> None:
-        """Raise if there are faults, those of the pixels among them.
-
-        The pixels are read only if there is a fault already: a conversion reads them anyway.
-
-        Parameters
-        ----------
-        normalize : bool
-            Pixels other than 0 and 1 are no fault.
+    def check(self) -> None:
+        """Raise if there are faults that can be seen without reading pixels.
 
         Raises
         ------
         SourceError
-            With every fault.
+            With every one of them.
         """
         if self.faults:
-            raise SourceError(
-                str(self.path), [*self.faults, *self.pixel_faults(normalize=normalize)]
-            )
+            raise SourceError(str(self.path), self.faults)
 
     def pixel_faults(
         self, progress: Callable[[int], object] = lambda _: None, *, normalize: bool = False

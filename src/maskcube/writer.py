@@ -112,8 +112,8 @@ class ShardWriter:
         pending: list[Future[EncodedMask]] = []
         with ThreadPoolExecutor(self.workers) as pool:
             for block in blocks(span.start, span.stop, self.rows):
-                self.file.read(block, filling[: len(block)])
-                # From here on the other buffer is free: its masks are encoded.
+                self.file.read(block, filling[: len(block)], pool)
+                # Inflating has waited for its turn behind encoding: these are done, or almost.
                 yield from (future.result() for future in pending)
                 filling, encoding = encoding, filling
                 pending = [pool.submit(self._encode, mask) for mask in encoding[: len(block)]]

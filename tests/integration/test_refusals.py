@@ -251,7 +251,6 @@ def test_a_late_pixel_is_found_in_any_layout(
     )
 
 
-@pytest.mark.xfail(reason="a chunk that cannot be read leaves masks.zarr.partial", strict=True)
 @pytest.mark.parametrize("row", [0, LAST])
 def test_a_chunk_that_cannot_be_read(source: Source, tmp_path: Path, row: int) -> None:
     break_chunk(source, row)
@@ -283,7 +282,6 @@ class TestWhatIsAskedFor:
         group: Any = zarr.open_group(tmp_path / "masks.zarr", mode="r")
         assert set(group["noun"][:]) == {"nan"}
 
-    @pytest.mark.xfail(reason="convert does not tell check() of normalize", strict=True)
     def test_normalized_pixels_are_no_fault_beside_others(
         self, source: Source, tmp_path: Path
     ) -> None:

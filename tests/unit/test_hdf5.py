@@ -457,10 +457,10 @@ class TestDamage:
         file = MaskFile(written(path, write))
         np.testing.assert_array_equal(file.read_rows(np.arange(4)), pixels[:4])
         for read in (read_all, lambda file: file.read_rows(np.array([0, 5]))):
-            with pytest.raises(SourceError, match=r"masks \d+ to \d+ cannot be read: ") as refused:
+            with pytest.raises(SourceError, match=r"masks? \d+.* cannot be read: ") as refused:
                 read(file)
             assert refused.value.source == str(path)
-        with pytest.raises(SourceError, match="masks 5 to 5 cannot be read"):
+        with pytest.raises(SourceError, match="mask 5 cannot be read"):
             file.read_rows(np.array([5]))
         np.testing.assert_array_equal(file.read_rows(np.arange(6, 11)), pixels[6:])
 
@@ -563,7 +563,12 @@ class TestProcesses:
     def test_closing_frees_the_file(self, file: MaskFile, path: Path, pixels: Masks) -> None:
         read_all(file)
         file.close()
-        written(path, lambda new: new.create_dataset("masks", data=1 - pixels, chunks=True))
+        written(
+            path,
+            lambda new: new.create_dataset(
+                "masks", data=1 - pixels, chunks=True, compression="gzip"
+            ),
+        )
         np.testing.assert_array_equal(read_all(file), 1 - pixels)
 
     def test_a_refused_file_is_closed(self, path: Path) -> None:

@@ -22,7 +22,7 @@ MODULES = sorted(
 FLOORS = [
     ["errors"],
     ["layout"],
-    ["codec", "metadata", "manifest", "hdf5", "objects"],
+    ["codec", "metadata", "manifest", "chunks", "hdf5", "objects"],
     ["schema", "source"],
     ["stage"],
     ["journal"],

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from reference import CSV, HDF5, Source, break_chunk, put_value, write_source
 
+from maskcube.conversion import convert
 from maskcube.errors import InvalidOption, SourceError, SourceNotFound
 from maskcube.source import MaskSource, stray_values
 
@@ -342,8 +343,8 @@ class TestPixels:
             faults = masks.pixel_faults()
             assert masks.pixel_faults(normalize=True) == faults[:2]
         assert [re.sub(r"read: .*", "read", fault) for fault in faults[:2]] == [
-            "masks 2 to 2 cannot be read",
-            "masks 19 to 19 cannot be read",
+            "mask 2 cannot be read",
+            "mask 19 cannot be read",
         ]
         assert "(3, [9])" in faults[2]
         assert len(faults) == 3
@@ -399,19 +400,24 @@ class TestEveryFaultAtOnce:
     def test_those_of_the_pixels_too(self, tmp_path: Path) -> None:
         source = self.spoiled(tmp_path)
         with MaskSource(source.folder) as masks:
-            assert masks.faults == list(self.EXPECTED[:-1])
+            assert (*masks.faults, *masks.pixel_faults()) == self.EXPECTED
             with pytest.raises(SourceError) as refused:
                 masks.check()
+        seen = self.EXPECTED[:-1]
+        assert refused.value.faults == seen
+        assert str(refused.value) == "\n  - ".join([f"{source.hdf5}: 4 faults", *seen])
+
+    def test_by_convert_all_of_them(self, tmp_path: Path) -> None:
+        source = self.spoiled(tmp_path)
+        with pytest.raises(SourceError) as refused:
+            convert(source.folder, tmp_path / "masks.zarr", progress=False)
         assert refused.value.faults == self.EXPECTED
-        assert str(refused.value) == "\n  - ".join([f"{source.hdf5}: 5 faults", *self.EXPECTED])
 
     def test_but_not_what_is_asked_for(self, tmp_path: Path) -> None:
         spoiled = self.spoiled(tmp_path).folder
-        with (
-            MaskSource(spoiled, allow_duplicates=True) as masks,
-            pytest.raises(SourceError) as refused,
-        ):
-            masks.check(normalize=True)
+        options = {"allow_duplicates": True, "normalize": True}
+        with pytest.raises(SourceError) as refused:
+            convert(spoiled, tmp_path / "masks.zarr", progress=False, **options)  # type: ignore[arg-type]
         assert refused.value.faults == self.EXPECTED[:3]
 
     def test_those_of_an_hdf5_that_cannot_be_used(self, source: Source) -> None:

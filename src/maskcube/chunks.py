@@ -1,0 +1,132 @@
+"""The chunks of an HDF5 dataset, inflated outside of the HDF5 library.
+
+The library inflates one chunk at a time under its one lock, and gives uninitialised memory for a
+stream that ends early. Here the raw chunks are inflated on threads, each into its place, and each
+must fill its place exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cramjam
+import numpy as np
+
+from maskcube.layout import Block
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["InflateError", "can_inflate", "read_block"]
+
+_GZIP = "gzip"
+_scratch = threading.local()
+
+
+class InflateError(ValueError):
+    """A chunk does not inflate to the pixels that it must hold."""
+
+
+class RawChunk(NamedTuple):
+    """A chunk as it lies in the file."""
+
+    offset: tuple[int, int, int]
+    """Its first pixel, (mask, y, x)."""
+    data: bytes
+    deflated: bool
+    """HDF5 stores a chunk as it is where deflating it would not make it smaller."""
+
+
+def can_inflate(filters: list[str]) -> bool:
+    """Whether chunks with these filters can be inflated here.
+
+    Shuffling changes nothing on elements of one byte.
+    """
+    return _GZIP in filters and set(filters) <= {_GZIP, "shuffle"}
+
+
+def read_block(
+    dataset: h5py.Dataset,
+    filters: list[str],
+    block: Block,
+    out: np.ndarray[Any, Any],
+    mapped: Callable[[Callable[[RawChunk], None], Iterable[RawChunk]], Iterable[None]] = map,
+) -> None:
+    """Read consecutive masks.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        (mask, y, x), elements of one byte, with filters that `can_inflate` accepts.
+    filters : list of str
+        Names of the filters, in the order in which they were applied.
+    block : Block
+        The rows to read.
+    out : numpy.ndarray
+        (len(block), y, x) uint8, where to put them.
+    mapped : callable
+        ``map``, or that of an executor to inflate on its threads.
+
+    Raises
+    ------
+    InflateError
+        When a chunk is damaged, or holds too few or too many bytes.
+    """
+    shape = dataset.chunks
+
+    def place(chunk: RawChunk) -> None:
+        mask, y, x = chunk.offset
+        first, last = max(mask, block.start), min(mask + shape[0], block.stop)
+        target = out[first - block.start : last - block.start, y : y + shape[1], x : x + shape[2]]
+        if target.shape == shape and target.flags.c_contiguous:
+            _inflate(chunk, target)
+            return
+        pixels = _scratch_of(shape)
+        _inflate(chunk, pixels)
+        target[...] = pixels[first - mask : last - mask, : target.shape[1], : target.shape[2]]
+
+    for _ in mapped(place, _raw_chunks(dataset, filters, block)):
+        pass
+
+
+def _raw_chunks(dataset: h5py.Dataset, filters: list[str], block: Block) -> Iterator[RawChunk]:
+    """Yield the chunks that hold the masks of a block."""
+    gzip_bit = 1 << filters.index(_GZIP)
+    rows, height, width = dataset.chunks
+    starts = (
+        range(block.start // rows * rows, block.stop, rows),
+        range(0, dataset.shape[1], height),
+        range(0, dataset.shape[2], width),
+    )
+    for offset in itertools.product(*starts):
+        skipped, data = dataset.id.read_direct_chunk(offset)
+        yield RawChunk(offset, data, deflated=not skipped & gzip_bit)
+
+
+def _inflate(chunk: RawChunk, out: np.ndarray[Any, Any]) -> None:
+    """Inflate a chunk into `out`, which it must fill exactly."""
+    name = f"the chunk at {chunk.offset}"
+    if not chunk.deflated:
+        if len(chunk.data) != out.nbytes:
+            raise InflateError(f"{name} holds {len(chunk.data):,} bytes, not {out.nbytes:,}")
+        out[...] = np.frombuffer(chunk.data, np.uint8).reshape(out.shape)
+        return
+    try:
+        target: Any = out.reshape(-1)  # numpy declares itself a buffer from Python 3.12 on
+        n_bytes = cramjam.zlib.decompress_into(chunk.data, target)
+    except cramjam.DecompressionError as error:
+        raise InflateError(f"{name} does not inflate: {error}") from error
+    if n_bytes != out.nbytes:
+        raise InflateError(f"{name} inflates to {n_bytes:,} bytes, not {out.nbytes:,}")
+
+
+def _scratch_of(shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+    """Return this thread's array for chunks that do not lie in one piece in the answer."""
+    found: np.ndarray[Any, Any] | None = getattr(_scratch, "pixels", None)
+    if found is None or found.size < math.prod(shape):
+        found = _scratch.pixels = np.empty(math.prod(shape), np.uint8)
+    return found[: math.prod(shape)].reshape(shape)
