@@ -23,6 +23,7 @@ __all__ = [
     "ZSTD_LEVEL",
     "checksum",
     "decode_chunk",
+    "decode_texts",
     "encode_mask",
     "index_bytes",
     "pack_shard",
@@ -34,6 +35,8 @@ ZSTD_LEVEL = 3
 _CRC_BYTES = 4
 _ENTRY_BYTES = 16
 _ABSENT = 2**64 - 1
+_MOST_TEXT_BYTES = 2**28
+"""As large as the CSV may be that the texts are from."""
 
 _zstd = Zstd(level=ZSTD_LEVEL)
 
@@ -70,6 +73,32 @@ def decode_chunk(data: bytes, out: np.ndarray[Any, Any]) -> None:
         _zstd.decode(frame, out)
     except (RuntimeError, ValueError) as error:
         raise DamagedBytes(str(error)) from error
+
+
+def decode_texts(data: bytes, n_texts: int) -> np.ndarray[Any, Any]:
+    """Decode a ``vlen-utf8, zstd, crc32c`` piece, (n_texts,) StringDType.
+
+    Raises
+    ------
+    DamagedBytes
+        When the checksum differs, or the bytes are not that many texts.
+    """
+    from numcodecs.vlen import VLenUTF8
+
+    size = _frame_content_bytes(checked(data))
+    if size is None or size > _MOST_TEXT_BYTES:
+        raise DamagedBytes(f"decodes to {size} bytes of text, at most {_MOST_TEXT_BYTES:,}")
+    raw = np.empty(size, np.uint8)
+    decode_chunk(data, raw)
+    # The decoder allocates as many texts as the first four bytes say.
+    found = int.from_bytes(raw[:4].tobytes(), "little")
+    if found != n_texts:
+        raise DamagedBytes(f"holds {found:,} texts, expected {n_texts:,}")
+    try:
+        texts = VLenUTF8().decode(raw)
+    except ValueError as error:
+        raise DamagedBytes(f"holds no texts: {error}") from error
+    return np.asarray(texts, dtype=np.dtypes.StringDType())
 
 
 def checked(data: bytes) -> bytes:

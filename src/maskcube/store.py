@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcube.codec import DamagedBytes, checked, decode_chunk
+from maskcube.codec import DamagedBytes, decode_chunk, decode_texts
 from maskcube.errors import CorruptStore, IncompleteStore, NotAMaskStore, StoreNotFound
 from maskcube.journal import progress_of
 from maskcube.layout import Layout
@@ -84,9 +84,13 @@ class MaskStore:
                 f"{self.location}: coordinate {name!r}: size or checksum is not the recorded one"
             )
         try:
-            return _decoded(data, COORDINATES[name].dtype, self.layout.n_masks)
+            if COORDINATES[name].dtype == "string":
+                return decode_texts(data, self.layout.n_masks)
+            values = np.empty(self.layout.n_masks, COORDINATES[name].dtype)
+            decode_chunk(data, values.view(np.uint8))
         except DamagedBytes as error:
             raise CorruptStore(f"{self.location}: coordinate {name!r} {error}") from error
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,27 +256,3 @@ def _check_masks(arrays: dict[str, Any], layout: Layout, location: str) -> None:
             f"{location}: array {MASKS!r} is not laid out as format_version 1 says, or"
             f" coordinates are missing: {missing}"
         )
-
-
-def _decoded(data: bytes, dtype: str, n_masks: int) -> np.ndarray[Any, Any]:
-    """Decode a coordinate's chunk of `n_masks` values."""
-    if dtype != "string":
-        values = np.empty(n_masks, dtype)
-        decode_chunk(data, values.view(np.uint8))
-        return values
-    return _decoded_texts(checked(data), n_masks)
-
-
-def _decoded_texts(frame: bytes, n_masks: int) -> np.ndarray[Any, Any]:
-    from numcodecs.vlen import VLenUTF8
-    from numcodecs.zstd import Zstd
-
-    raw = Zstd().decode(frame)
-    # The decoder allocates as many items as the first four bytes say.
-    if int.from_bytes(raw[:4], "little") != n_masks:
-        raise DamagedBytes(f"does not hold {n_masks:,} texts")
-    try:
-        texts = VLenUTF8().decode(raw)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DamagedBytes(str(error)) from error
-    return np.asarray(texts, dtype=np.dtypes.StringDType())
