@@ -121,7 +121,8 @@ def convert(
     SourceError
         With every fault of the source; nothing is left at the target.
     StoreExists
-        When something is at the target, or a half conversion of something else.
+        When something is at the target, a half conversion of something else, or another process
+        that converts to it.
     InvalidOption
         When an argument has no meaning, or `memory` is too little for two masks.
 
@@ -133,8 +134,10 @@ def convert(
     """
     started = time.monotonic()
     budget, n_workers = memory_bytes(memory), worker_count(workers)
-    with MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks:
-        stage = open_stage(store, overwrite=overwrite, storage_options=storage_options)
+    with (
+        MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks,
+        open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage,
+    ):
         rows = block_rows(masks.layout, masks.file.chunks, budget, n_workers)
         if masks.faults:
             # Pixels are read only now, so that every fault can be told at once.

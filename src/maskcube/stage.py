@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from maskcube.errors import MaskcubeError, NotAMaskStore, StoreExists
 from maskcube.objects import WORK, Folder, Objects, StoreLike, folder_path, open_objects
@@ -23,8 +24,8 @@ ROOT = "zarr.json"
 """Key of the root metadata: with it a group is there, without it there is none."""
 
 
-class Stage(Protocol):
-    """A store under construction."""
+class Stage(AbstractContextManager["Stage"], Protocol):
+    """A store under construction; leaving its context lets others build there again."""
 
     location: str
     """Where the store will be, for messages."""
@@ -49,19 +50,28 @@ class LocalStage:
         self.location = str(target)
         self.partial = partial_path(target)
         self.objects: Objects = Folder(self.partial)
-        if _taken(target):
-            if not overwrite:
-                raise StoreExists(f"{target} exists; overwrite=True would replace it")
-            _check_replaceable(target)
+        self._overwrite = overwrite
+        self._lock = _Lock(target.with_name(f"{target.name}.lock"))
+        self._check_target()
+
+    def _check_target(self) -> None:
+        if not _taken(self.target):
+            return
+        if not self._overwrite:
+            raise StoreExists(f"{self.target} exists; overwrite=True would replace it")
+        _check_replaceable(self.target)
 
     def prepare(self) -> None:
-        """Delete a folder that was left without a plan: nothing tells what is in it."""
+        """Keep other processes out, and delete a folder that was left without a plan."""
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        # Another process may have finished while this one was waiting to begin.
+        self._check_target()
         if self.objects.get(PLAN) is None:
             self.discard()
 
     def promote(self) -> None:
-        """Flush the folders to the disk and rename; an old store is deleted last."""
-        shutil.rmtree(self.partial / WORK, ignore_errors=True)
+        """Flush the folders to the disk and rename; the old store and the journal go last."""
         for folder, _, _ in os.walk(self.partial):
             _flush(Path(folder))
         replaced = self.target.with_name(f"{self.target.name}.replaced")
@@ -69,14 +79,22 @@ class LocalStage:
             if replaced.exists():
                 shutil.rmtree(replaced)
             self.target.rename(replaced)
+        # Killed here, the plan is still there: the same command only renames.
         self.partial.rename(self.target)
         _flush(self.target.parent)
         if replaced.exists():
             shutil.rmtree(replaced)
+        shutil.rmtree(self.target / WORK)
 
     def discard(self) -> None:
         """Delete the folder; the target stays as it is."""
         shutil.rmtree(self.partial, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class DirectStage:
@@ -107,6 +125,48 @@ class DirectStage:
     def discard(self) -> None:
         """Delete what was written."""
         self.objects.delete("")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: nothing is held."""
+
+
+class _Lock:
+    """Held by the one process that builds a store; the system frees it when that process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, or refuse when another process has it."""
+        import fcntl
+
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever had it may have deleted the file in between: then it locks nothing.
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                    self._descriptor = descriptor
+                    return
+            except BlockingIOError:
+                os.close(descriptor)
+                raise StoreExists(
+                    f"another process is converting to {self.path.with_suffix('')}: let it finish"
+                ) from None
+            except FileNotFoundError:
+                pass
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._descriptor is not None:
+            self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def open_stage(

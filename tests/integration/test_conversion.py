@@ -360,6 +360,42 @@ class TestInterrupted:
         convert(small.folder, tmp_path / "masks.zarr", progress=False)
         assert "masks/c/9/0/0" not in files(tmp_path / "masks.zarr")
 
+    def test_killed_between_the_two_renames(
+        self, small: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The old store is set aside and the new one not yet in its place."""
+        target = tmp_path / "masks.zarr"
+        other = write_source(tmp_path / "other", n_masks=300, seed=5)
+        convert(other.folder, target, progress=False)
+        rename = Path.rename
+
+        def stopping(self: Path, to: Path) -> Path:
+            if self.name.endswith(".partial"):
+                raise Stopped
+            return rename(self, to)
+
+        monkeypatch.setattr(Path, "rename", stopping)
+        with pytest.raises(Stopped):
+            convert(small.folder, target, overwrite=True, progress=False)
+        monkeypatch.undo()
+        with pytest.raises(maskcube.IncompleteStore, match="3 of 3 shards"):
+            maskcube.open_masks(target)
+        assert convert(small.folder, target, overwrite=True, progress=False).n_resumed == 3
+        assert_equal(target, small)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["masks.zarr", "other"]
+
+    def test_two_at_once(self, dataset: Path, store: Path, tmp_path: Path) -> None:
+        """Of several processes that begin together one converts; the others refuse."""
+        target = tmp_path / "masks.zarr"
+        command = [sys.executable, "-m", "maskcube", "convert", str(dataset), str(target), "-q"]
+        processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+        assert sorted(process.returncode for process in processes) == [0, 1, 1]
+        for error in errors:
+            assert not error or "another process is converting to" in error or "exists" in error
+        assert {**files(target), "zarr.json": b""} == {**files(store), "zarr.json": b""}
+        assert [path.name for path in tmp_path.iterdir()] == ["masks.zarr"]
+
     def test_killed_and_run_again(self, dataset: Path, store: Path, tmp_path: Path) -> None:
         """A real process, killed with -9 when the first shard is there."""
         target = tmp_path / "masks.zarr"
