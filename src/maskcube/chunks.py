@@ -46,7 +46,7 @@ def can_inflate(filters: list[str]) -> bool:
 
     Shuffling changes nothing on elements of one byte.
     """
-    return _GZIP in filters and set(filters) <= {_GZIP, "shuffle"}
+    return set(filters) <= {_GZIP, "shuffle"}
 
 
 def read_block(
@@ -95,7 +95,7 @@ def read_block(
 
 def _raw_chunks(dataset: h5py.Dataset, filters: list[str], block: Block) -> Iterator[RawChunk]:
     """Yield the chunks that hold the masks of a block."""
-    gzip_bit = 1 << filters.index(_GZIP)
+    gzip_bit = 1 << filters.index(_GZIP) if _GZIP in filters else 0
     rows, height, width = dataset.chunks
     starts = (
         range(block.start // rows * rows, block.stop, rows),
@@ -104,7 +104,7 @@ def _raw_chunks(dataset: h5py.Dataset, filters: list[str], block: Block) -> Iter
     )
     for offset in itertools.product(*starts):
         skipped, data = dataset.id.read_direct_chunk(offset)
-        yield RawChunk(offset, data, deflated=not skipped & gzip_bit)
+        yield RawChunk(offset, data, deflated=bool(gzip_bit & ~skipped))
 
 
 def _inflate(chunk: RawChunk, out: np.ndarray[Any, Any]) -> None:

@@ -118,13 +118,14 @@ def get(
         rows = segmentations.for_image(image)
         if noun is None and not rows.empty:
             found = rows[["noun", "instance_id", "score", "localized"]]
-            click.echo(found.to_json(orient="records") if as_json else found.to_string(index=False))
+            records = [_plain(record) for record in found.to_dict("records")]
+            click.echo(json.dumps(records) if as_json else found.to_string(index=False))
             return
         mask = segmentations.get(image, noun or "", instance)
     row = rows[(rows["noun"] == noun) & (rows["instance_id"] == instance)].iloc[0]
     if output is not None:
         _save(mask, output)
-    record = {**json.loads(row.to_json()), "area": int(mask.sum())}
+    record = {**_plain(row.to_dict()), "area": int(mask.sum())}
     lines = [f"{name}: {value}" for name, value in record.items()]
     click.echo(json.dumps(record) if as_json else "\n".join(lines))
 
@@ -158,6 +159,15 @@ def demo(folder: Path) -> None:
     from maskcube.demo import demo as run
 
     run(folder)
+
+
+def _plain(record: dict[Any, Any]) -> dict[str, Any]:
+    """Return a row as JSON has it: Python's own numbers, and null for NaN."""
+    plain = {
+        name: value.tolist() if hasattr(value, "tolist") else value
+        for name, value in record.items()
+    }
+    return {name: None if value != value else value for name, value in plain.items()}  # noqa: PLR0124 - NaN
 
 
 def _print(report: _Reported, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcube.errors import SourceError
+from maskcube.errors import InvalidOption, SourceError
 from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, Layout, block_rows, blocks, memory_bytes, worker_count
 from maskcube.manifest import Manifest, Piece
@@ -141,7 +141,8 @@ def convert(
         rows = block_rows(masks.layout, masks.file.chunks, budget, n_workers)
         if masks.faults:
             # Pixels are read only now, so that every fault can be told at once.
-            raise _refusal(masks, masks.faults, normalize=normalize, show=progress)
+            pixel_faults = _pixel_faults(masks, normalize=normalize, show=progress)
+            raise SourceError(str(masks.path), [*masks.faults, *pixel_faults])
         plan = _plan(masks, normalize=normalize, license=license)
         journal = Journal.begin(stage, plan, anew=overwrite)
         finished = journal.finished()
@@ -151,9 +152,12 @@ def convert(
             try:
                 _write(writer, list(_unfinished(masks.layout, finished)), client, bar.update)
             except (StrayPixels, SourceError) as error:
+                pixel_faults = _pixel_faults(masks, normalize=normalize, show=progress)
+                if not pixel_faults:
+                    # The disk had a bad moment, the source is good: what is done stays done.
+                    raise
                 stage.discard()
-                found = error.faults if isinstance(error, SourceError) else ()
-                raise _refusal(masks, found, normalize=normalize, show=progress) from error
+                raise SourceError(str(masks.path), pixel_faults) from error
         sizes = _finish(masks, journal)
         stage.promote()
     report = ConversionReport(
@@ -171,13 +175,10 @@ def convert(
     return report
 
 
-def _refusal(
-    masks: MaskSource, found: Sequence[str], *, normalize: bool, show: bool
-) -> SourceError:
-    """Return the error with every fault: those `found`, or all of the pixels beside the CSV's."""
+def _pixel_faults(masks: MaskSource, *, normalize: bool, show: bool) -> list[str]:
+    """Return every fault of the pixels, which takes reading them all."""
     with _bar(masks.layout.n_masks, "looking for every fault", show=show) as bar:
-        pixel_faults = masks.pixel_faults(bar.update, normalize=normalize)
-    return SourceError(str(masks.path), [*masks.faults, *pixel_faults] or found)
+        return masks.pixel_faults(bar.update, normalize=normalize)
 
 
 def _unfinished(layout: Layout, finished: Mapping[int, Entry]) -> Iterator[Block]:
@@ -235,6 +236,8 @@ def _now() -> str:
     .. [1] https://reproducible-builds.org/specs/source-date-epoch/
     """
     fixed = os.environ.get("SOURCE_DATE_EPOCH")
+    if fixed and not fixed.isdecimal():
+        raise InvalidOption(f"SOURCE_DATE_EPOCH={fixed!r} is no number of seconds")
     seconds = int(fixed) if fixed else time.time()
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
 

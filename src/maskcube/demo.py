@@ -26,7 +26,7 @@ def demo(folder: Path) -> None:
     from maskcube.reader import open_masks
     from maskcube.sample import sample_dataset
 
-    data_dir, store = folder / "laion-fmri", folder / "masks.zarr"
+    data_dir, store = folder / "sample", folder / "sample.zarr"
     _say(f'sample_dataset("{data_dir}")')
     sample_dataset(data_dir)
     _say(f'convert("{data_dir}", "{store}")')

@@ -97,7 +97,10 @@ class Journal:
             found = _read_json(self.objects, f"{_ENTRIES}/{shard}.json")
             if found is None:
                 continue
-            entry = Entry(Piece(*found["piece"]), found["areas"], found["crcs"])
+            try:
+                entry = Entry(Piece(*found["piece"]), found["areas"], found["crcs"])
+            except (KeyError, TypeError):
+                continue
             whole = self.objects.size(shard_key(shard)) == entry.piece.length
             if whole and len(entry.areas) == len(self.layout.shard_rows(shard)):
                 entries[shard] = entry
@@ -129,8 +132,11 @@ def progress_of(objects: Objects) -> tuple[int, int] | None:
     plan = _read_json(objects, PLAN)
     if plan is None:
         return None
-    layout = Layout(**plan["layout"])
-    return sum(1 for _ in objects.keys(_ENTRIES)), layout.n_shards
+    try:
+        n_shards = Layout(**plan["layout"]).n_shards
+    except (KeyError, TypeError, ZeroDivisionError):
+        return None
+    return sum(1 for _ in objects.keys(_ENTRIES)), n_shards
 
 
 def _to_json(value: object) -> bytes:

@@ -106,7 +106,7 @@ def memory_bytes(memory: str | int) -> int:
 
     try:
         return int(parse_bytes(memory))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise InvalidOption(
             f"memory={memory!r} is no number of bytes: say for example memory='1GiB'"
         ) from None
@@ -167,6 +167,6 @@ def worker_count(workers: int | None) -> int:
     if workers is None:
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if workers < 1:
+    if type(workers) is not int or workers < 1:
         raise InvalidOption(f"workers={workers!r}: at least one thread is needed")
     return int(workers)

@@ -14,6 +14,10 @@ __all__ = ["FORMAT_VERSION", "Manifest", "Piece"]
 
 FORMAT_VERSION = 1
 
+_MOST_BYTES = 2**48
+_MOST_MASK_BYTES = 2**30
+_MOST_SHARD_MASKS = 2**16
+
 
 class Piece(NamedTuple):
     """One object of the store, as it was written."""
@@ -103,27 +107,42 @@ class Manifest:
     def _parsed(cls, block: dict[str, Any]) -> Manifest:
         layout = Layout(**{name: _count(size) for name, size in block["layout"].items()})
         shards = tuple(_piece(entry) for entry in block["shards"])
+        if layout.mask_bytes > _MOST_MASK_BYTES or layout.shard_masks > _MOST_SHARD_MASKS:
+            raise ValueError(f"a layout of {layout.shard_shape} pixels a shard is out of bounds")
         if len(shards) != layout.n_shards:
             raise ValueError(f"{len(shards)} shards listed, expected {layout.n_shards}")
         return cls(
             generator=str(block["generator"]),
             created=str(block["created"]),
-            source=dict(block["source"]),
+            source=_source(block["source"], layout.n_masks),
             layout=layout,
-            counts={name: int(count) for name, count in block["counts"].items()},
+            counts={name: _count(block["counts"][name]) for name in ("masks", "images", "nouns")},
             shards=shards,
             coordinates={name: _piece(entry) for name, entry in block["coordinates"].items()},
         )
 
 
+def _source(block: dict[str, Any], n_masks: int) -> dict[str, Any]:
+    for name in ("masks", "metadata"):
+        file, size, digest = (block[name][key] for key in ("file", "size_bytes", "sha256"))
+        if not isinstance(file, str) or not isinstance(digest, str) or type(size) is not int:
+            raise ValueError(f"{block[name]!r} names no file")
+    order = block["metadata"]["order"]
+    if order is not None and sorted(order) != list(range(n_masks)):
+        raise ValueError("the order of the CSV is no order of the masks")
+    if not isinstance(block["normalize"], bool):
+        raise ValueError(f"normalize={block['normalize']!r}")  # noqa: TRY004 - caught with the rest
+    return dict(block)
+
+
 def _count(value: object) -> int:
-    if not isinstance(value, int) or not 0 < value < 2**31:
+    if type(value) is not int or not 0 < value < 2**31:
         raise ValueError(f"{value!r} is no size")
     return value
 
 
 def _piece(entry: Any) -> Piece:  # noqa: ANN401 - parsed JSON
     length, crc = entry
-    if not (isinstance(length, int) and isinstance(crc, int) and length >= 0):
+    if type(length) is not int or type(crc) is not int or not 0 <= length < _MOST_BYTES:
         raise ValueError(f"{entry!r} is no length and checksum")
     return Piece(length, crc)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
+from zipfile import BadZipFile
 
-from maskcube.errors import InvalidOption
+from maskcube.errors import InvalidOption, NotAMaskStore
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -64,15 +66,16 @@ class Folder:
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Return an object, or a range of it."""
         try:
-            descriptor = os.open(self.path / key, os.O_RDONLY)
+            # Not to wait for a writer, should it be a pipe.
+            descriptor = os.open(self.path / key, os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            if length is None:
-                length = os.fstat(descriptor).st_size - start
-            return os.pread(descriptor, length, start)
-        except IsADirectoryError:
-            return None
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            left = max(0, status.st_size - start)
+            return os.pread(descriptor, left if length is None else min(length, left), start)
         finally:
             os.close(descriptor)
 
@@ -106,8 +109,8 @@ class Folder:
             path.unlink(missing_ok=True)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys below a prefix, sorted."""
-        for path in sorted((self.path / prefix).rglob("*")):
+        """Yield the keys below a prefix, in any order."""
+        for path in (self.path / prefix).rglob("*"):
             if path.is_file():
                 yield path.relative_to(self.path).as_posix()
 
@@ -185,7 +188,11 @@ def folder_path(store: StoreLike) -> Path | None:
         return Path(urlsplit(text).path)
     if "://" in text or text.endswith(".zip"):
         return None
-    return Path(text).expanduser()
+    try:
+        # Absolute: a worker, or the process itself later, may stand in another folder.
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidOption(f"store={text!r}: {error}") from error
 
 
 def open_objects(
@@ -230,7 +237,10 @@ def _open_zip(path: Path, *, read_only: bool) -> Objects:
         raise InvalidOption(f"store={str(path)!r}: a zip can be read, not written")
     if not path.is_file():
         return Folder(path)
-    return ZarrObjects(sync(ZipStore.open(path, mode="r")), str(path))
+    try:
+        return ZarrObjects(sync(ZipStore.open(path, mode="r")), str(path))
+    except BadZipFile as error:
+        raise NotAMaskStore(f"{path} cannot be read as a zip: {error}") from error
 
 
 def _open_url(url: str, options: dict[str, Any], *, read_only: bool) -> Objects:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -147,7 +147,9 @@ def open_masks(
 def store_dataset(store: MaskStore) -> xr.Dataset:
     """Return an opened store as a Dataset without dask: ``masks``, and its indexed coordinates."""
     coordinates = {name: store.coordinate(name) for name in COORDINATES}
-    return mask_dataset(ShardReader(store), coordinates).assign_attrs(store.attributes)
+    # What is said of all masks and their pieces is not true of a selection that is saved.
+    attributes = {key: value for key, value in store.attributes.items() if key != "maskcube"}
+    return mask_dataset(ShardReader(store), coordinates).assign_attrs(attributes)
 
 
 def mask_dataset(reader: MaskReader, coordinates: Mapping[str, np.ndarray[Any, Any]]) -> xr.Dataset:
@@ -162,7 +164,7 @@ def mask_dataset(reader: MaskReader, coordinates: Mapping[str, np.ndarray[Any, A
     """
     shards = dict(zip(DIMS, reader.layout.shard_shape, strict=True))
     variables = {
-        name: xr.Variable(DIMS[:1], values, *_description(name, shards[DIMS[0]]))
+        name: xr.Variable(DIMS[:1], _alignable(name, values), *_description(name, shards[DIMS[0]]))
         for name, values in coordinates.items()
     }
     labels = {name: variables[name] for name in INDEXED}
@@ -170,13 +172,20 @@ def mask_dataset(reader: MaskReader, coordinates: Mapping[str, np.ndarray[Any, A
     coords = xr.Coordinates(
         {**variables, **index.create_variables(labels)}, indexes=dict.fromkeys(INDEXED, index)
     )
+    # xarray's own kinds of arrays are not in its declared types.
+    lazy: Any = indexing.LazilyIndexedArray(MaskArray(reader))
     masks = xr.Variable(
         DIMS,
-        indexing.LazilyIndexedArray(MaskArray(reader)),
+        indexing.CopyOnWriteArray(lazy),
         dict(MASK_ATTRIBUTES),
-        {"preferred_chunks": shards},
+        {"preferred_chunks": shards, "chunks": reader.layout.chunk_shape},
     )
     return xr.Dataset({MASKS: masks}, coords=coords)
+
+
+def _alignable(name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return texts that are no labels as objects: ``StringDType`` cannot miss a value."""
+    return values.astype(object) if values.dtype.kind == "T" and name not in INDEXED else values
 
 
 def _description(name: str, shard_masks: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -189,13 +198,28 @@ def _description(name: str, shard_masks: int) -> tuple[dict[str, Any], dict[str,
     return dict(coordinate.attributes), encoding
 
 
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and (value > 0 or value == -1)
+
+
+def _are_sizes(values: Iterable[object]) -> bool:
+    """Whether these are sizes as xarray takes them: one, one for each chunk, or "auto"."""
+    return all(
+        value is None
+        or value == "auto"
+        or _is_size(value)
+        or (isinstance(value, tuple) and all(map(_is_size, value)))
+        for value in values
+    )
+
+
 def _chunk_sizes(chunks: Chunks, layout: Layout) -> int | dict[str, Any] | None:
     """Return what ``chunks=`` means for this layout, in xarray's own words."""
-    if chunks is None or (isinstance(chunks, int) and not isinstance(chunks, bool)):
+    if chunks is None or (isinstance(chunks, int) and _is_size(chunks)):
         return chunks
     if chunks == "auto":
         return dict(zip(DIMS, (layout.task_masks, -1, -1), strict=True))
-    if isinstance(chunks, Mapping) and set(chunks) <= set(DIMS):
+    if isinstance(chunks, Mapping) and set(chunks) <= set(DIMS) and _are_sizes(chunks.values()):
         return {**dict(zip(DIMS, (layout.shard_masks, -1, -1), strict=True)), **chunks}
     raise InvalidOption(
         f"chunks={chunks!r}: give 'auto', a number, None, or sizes by dimension of {DIMS}"

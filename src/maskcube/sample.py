@@ -21,12 +21,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from maskcube.errors import InvalidOption
+from maskcube.errors import InvalidOption, StoreExists
 from maskcube.painting import Painting
 from maskcube.scenes import SCENES, illusion
 from maskcube.source import CSV_NAME, FOLDER, HDF5_NAME
 
 __all__ = ["sample_dataset"]
+
+_GENERATOR = "maskcube.sample_dataset"
+"""Attribute of the HDF5 that tells a sample from real data."""
 
 _SMALLEST = 16  # below, fingers are smaller than a pixel
 
@@ -76,6 +79,8 @@ def sample_dataset(
     ------
     InvalidOption
         An argument is out of range, or `path` is a file.
+    StoreExists
+        Another dataset is at that place: only a sample is ever replaced.
 
     Examples
     --------
@@ -91,6 +96,7 @@ def sample_dataset(
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise InvalidOption(f"path={str(path)!r} is a file; the sample dataset needs a folder")
+    _check_ours(folder / FOLDER / HDF5_NAME)
     shape = (sum(len(_Picture(index, seed).rows) for index in range(n_images)), height, width)
     chunk_shape = _chunk_shape(chunks, shape)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -211,6 +217,7 @@ def _write_masks(
     import h5py
 
     with h5py.File(path, "w") as file:
+        file.attrs["generator"] = _GENERATOR
         dataset = file.create_dataset(
             "masks",
             shape,
@@ -229,6 +236,21 @@ def _write_masks(
             for top in range(0, shape[1], n_lines):
                 band = np.unpackbits(bits[:, top : top + n_lines], axis=2, count=shape[2])
                 dataset[start : start + n_rows, top : top + n_lines] = band
+
+
+def _check_ours(path: Path) -> None:
+    """Raise if there is an HDF5 that is no sample: somebody's data."""
+    import h5py
+
+    if not path.exists():
+        return
+    try:
+        with h5py.File(path, "r") as file:
+            ours = file.attrs.get("generator") == _GENERATOR
+    except OSError:
+        ours = False
+    if not ours:
+        raise StoreExists(f"{path} exists and is no sample dataset: give another folder")
 
 
 def _write_table(path: Path, rows: Iterable[_Row]) -> None:

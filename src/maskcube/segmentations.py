@@ -97,8 +97,7 @@ class Segmentations:
         storage_options: dict[str, Any] | None = None,
     ) -> None:
         given = _configured_data_dir() if data_dir is None else data_dir
-        local = folder_path(given)
-        self.data_dir: Any = given if local is None else local
+        self.data_dir: Any = given if folder_path(given) is None else Path(given).expanduser()
         self._backing = _open_backing(given, storage_options)
 
     @cached_property

@@ -112,6 +112,8 @@ class ShardReader:
             return found
         size = index_bytes(self.layout.shard_masks)
         body = self._pieces[shard].length - size
+        if body < 0:
+            raise self._corrupt(shard, slots, "it is too short for an index")
         data = self._get(shard, body, size, slots)
         try:
             index = unpack_index(data, len(self.layout.shard_rows(shard)), body)

@@ -20,6 +20,9 @@ __all__ = ["PLAN", "ROOT", "Stage", "open_stage", "partial_path"]
 PLAN = f"{WORK}/plan.json"
 """Key of the plan of an unfinished conversion."""
 
+_REPLACING = f"{WORK}/replacing.json"
+"""Key of the mark that an old store is being deleted where nothing can be renamed."""
+
 ROOT = "zarr.json"
 """Key of the root metadata: with it a group is there, without it there is none."""
 
@@ -51,10 +54,17 @@ class LocalStage:
         self.partial = partial_path(target)
         self.objects: Objects = Folder(self.partial)
         self._overwrite = overwrite
-        self._lock = _Lock(target.with_name(f"{target.name}.lock"))
+        self._replaced = self.partial / WORK / "replaced"
+        self._lock = _Lock(target.with_name(f".{target.name}.maskcube-lock"), self.location)
         self._check_target()
 
     def _check_target(self) -> None:
+        if not _is_movable(self.target):
+            raise StoreExists(f"{self.target} is no place for a store: give a new folder in it")
+        if _taken(self.partial) and not (self.partial / WORK).is_dir():
+            raise StoreExists(
+                f"{self.partial} is not of an unfinished conversion, and would be in its way"
+            )
         if not _taken(self.target):
             return
         if not self._overwrite:
@@ -65,6 +75,9 @@ class LocalStage:
         """Keep other processes out, and delete a folder that was left without a plan."""
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
+        if self._replaced.exists() and not self.target.exists():
+            # An earlier run was killed between the two renames.
+            self._replaced.rename(self.target)
         # Another process may have finished while this one was waiting to begin.
         self._check_target()
         if self.objects.get(PLAN) is None:
@@ -74,17 +87,12 @@ class LocalStage:
         """Flush the folders to the disk and rename; the old store and the journal go last."""
         for folder, _, _ in os.walk(self.partial):
             _flush(Path(folder))
-        replaced = self.target.with_name(f"{self.target.name}.replaced")
         if self.target.exists():
-            if replaced.exists():
-                shutil.rmtree(replaced)
-            self.target.rename(replaced)
-        # Killed here, the plan is still there: the same command only renames.
+            self.target.rename(self._replaced)
+        # Killed here, plan and old store are in the folder: the same command goes on.
         self.partial.rename(self.target)
         _flush(self.target.parent)
-        if replaced.exists():
-            shutil.rmtree(replaced)
-        shutil.rmtree(self.target / WORK)
+        shutil.rmtree(self.target / WORK, ignore_errors=True)
 
     def discard(self) -> None:
         """Delete the folder; the target stays as it is."""
@@ -109,13 +117,22 @@ class DirectStage:
                     f"{objects.location} holds a Zarr group; overwrite=True would replace it"
                 )
             _check_mask_store(objects)
-        elif objects.get(PLAN) is None and next(iter(objects.keys()), None) is not None:
+        elif not self._begun() and next(iter(objects.keys()), None) is not None:
             raise StoreExists(f"{objects.location} is not empty, and what it holds is no store")
+
+    def _begun(self) -> bool:
+        return any(self.objects.get(key) is not None for key in (PLAN, _REPLACING))
 
     def prepare(self) -> None:
         """Delete the store that is to be replaced, its root first: then none can open it."""
-        if self.objects.get(ROOT) is not None:
+        replacing = self.objects.get(_REPLACING) is not None
+        if replacing or self.objects.get(ROOT) is not None:
+            # Killed from here on, the same command goes on deleting.
+            self.objects.put(_REPLACING, b"{}")
             self.objects.delete(ROOT)
+            for key in list(self.objects.keys()):
+                if not key.startswith(f"{WORK}/"):
+                    self.objects.delete(key)
             self.discard()
 
     def promote(self) -> None:
@@ -136,8 +153,9 @@ class DirectStage:
 class _Lock:
     """Held by the one process that builds a store; the system frees it when that process ends."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, location: str) -> None:
         self.path = path
+        self.location = location
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -155,10 +173,14 @@ class _Lock:
             except BlockingIOError:
                 os.close(descriptor)
                 raise StoreExists(
-                    f"another process is converting to {self.path.with_suffix('')}: let it finish"
+                    f"another process is converting to {self.location}: let it finish"
                 ) from None
             except FileNotFoundError:
                 pass
+            except OSError:
+                # Some network disks have no locks: there, nobody else must convert to this place.
+                self._descriptor = descriptor
+                return
             os.close(descriptor)
 
     def release(self) -> None:
@@ -191,6 +213,11 @@ def open_stage(
 def partial_path(target: Path) -> Path:
     """Return where a local store is built before it is moved to `target`."""
     return target.with_name(f"{target.name}.partial")
+
+
+def _is_movable(target: Path) -> bool:
+    """Whether a folder can be moved to `target`: it is no root and nothing is mounted there."""
+    return bool(target.name) and not target.is_mount()
 
 
 def _taken(target: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -177,8 +178,14 @@ def info(store: StoreLike, *, storage_options: dict[str, Any] | None = None) -> 
         raw_bytes=layout.n_masks * layout.mask_bytes,
         generator=manifest.generator,
         created=manifest.created,
-        source=dict(manifest.source),
+        source=_without_order(manifest.source),
     )
+
+
+def _without_order(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the CSV's own order, which is as long as the store has masks."""
+    table = {key: value for key, value in source["metadata"].items() if key != "order"}
+    return {**source, "metadata": table}
 
 
 def read_manifest(objects: Objects) -> Manifest:
@@ -210,7 +217,7 @@ def _read_root(objects: Objects) -> tuple[dict[str, Any], Piece]:
 def _nothing_there(objects: Objects) -> StoreNotFound | IncompleteStore | NotAMaskStore:
     """Tell a conversion that was interrupted from a wrong path."""
     building = [objects]
-    if isinstance(objects, Folder):
+    if isinstance(objects, Folder) and objects.path.name:
         building.append(Folder(partial_path(objects.path)))
     for place in building:
         progress = progress_of(place)

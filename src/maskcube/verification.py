@@ -15,10 +15,10 @@ import pandas as pd
 
 from maskcube.codec import checksum
 from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError, listed
-from maskcube.layout import Block, blocks, worker_count
+from maskcube.layout import Block, block_rows, blocks, worker_count
 from maskcube.manifest import Piece
 from maskcube.objects import StoreLike
-from maskcube.schema import COORDINATES, shard_key
+from maskcube.schema import COORDINATES, MASKS, shard_key
 from maskcube.shards import ShardReader
 from maskcube.source import MaskSource
 from maskcube.store import MaskStore
@@ -30,6 +30,9 @@ _Found = tuple[list[str], dict[int, str]]
 
 _COMPARED_MASKS = 32
 """Masks to compare with the source at a time."""
+
+_MOST_BYTES = 2**30
+"""What reading the source may take; fewer masks are read at a time where a HDF5 chunk has many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,8 @@ def _check_pieces(store: MaskStore) -> _Found:
             store.coordinate(name)
         except CorruptStore as error:
             faults.append(str(error))
-    for name, consolidated in store.arrays.items():
+    for name in (MASKS, *COORDINATES):
+        consolidated = store.arrays[name]
         data = store.objects.get(f"{name}/zarr.json")
         try:
             same = data is not None and json.loads(data) == consolidated
@@ -218,7 +222,7 @@ def _compare(store: MaskStore, source: MaskSource, told: Callable[[int], object]
     faults = _table_faults(store, source.by_row())
     bad: dict[int, str] = {}
     reader = ShardReader(store)
-    rows = max(source.file.chunks[0], _COMPARED_MASKS)
+    rows = block_rows(store.layout, source.file.chunks, _MOST_BYTES, workers=1)
     buffer = np.empty((rows, *store.layout.shape[1:]), np.uint8)
     for block in blocks(0, store.layout.n_masks, rows):
         expected = buffer[: len(block)]

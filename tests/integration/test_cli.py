@@ -165,7 +165,7 @@ class TestPlot:
 def test_demo(tmp_path: Path) -> None:
     text = succeed("demo", tmp_path)
     assert "masks.sel(" in text
-    for name in ("overlay.png", "contact_sheet.png", "masks.zarr/zarr.json"):
+    for name in ("overlay.png", "contact_sheet.png", "sample.zarr/zarr.json"):
         assert (tmp_path / name).is_file()
     succeed("demo", tmp_path)
 

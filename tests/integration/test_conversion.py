@@ -263,6 +263,30 @@ class TestTarget:
         with pytest.raises(StoreExists, match="not empty"):
             convert(small.folder, store, overwrite=True, progress=False)
 
+    @pytest.mark.parametrize("n_deleted", [0, 1, 7, 28])
+    def test_replacing_where_nothing_can_be_renamed_goes_on(
+        self, small: Source, monkeypatch: pytest.MonkeyPatch, n_deleted: int
+    ) -> None:
+        from maskcube.objects import ZarrObjects
+
+        store = MemoryStore()
+        convert(small.folder, store, progress=False)
+        delete, deleted = ZarrObjects.delete, 0
+
+        def stopping(self: ZarrObjects, prefix: str) -> None:
+            nonlocal deleted
+            deleted += 1
+            if deleted > n_deleted:
+                raise Stopped
+            delete(self, prefix)
+
+        monkeypatch.setattr(ZarrObjects, "delete", stopping)
+        with pytest.raises(Stopped):
+            convert(small.folder, store, overwrite=True, progress=False)
+        monkeypatch.undo()
+        convert(small.folder, store, overwrite=True, progress=False)
+        assert_equal(store, small)
+
     def test_a_zip_cannot_be_written(self, small: Source, tmp_path: Path) -> None:
         with pytest.raises(InvalidOption, match="a zip can be read, not written"):
             convert(small.folder, tmp_path / "masks.zip", progress=False)
@@ -357,6 +381,10 @@ class TestInterrupted:
         left = tmp_path / "masks.zarr.partial" / "masks" / "c" / "9" / "0" / "0"
         left.parent.mkdir(parents=True)
         left.write_bytes(b"old")
+        with pytest.raises(StoreExists, match="not of an unfinished conversion"):
+            convert(small.folder, tmp_path / "masks.zarr", progress=False)
+        assert left.read_bytes() == b"old"
+        (tmp_path / "masks.zarr.partial" / "_maskcube").mkdir()
         convert(small.folder, tmp_path / "masks.zarr", progress=False)
         assert "masks/c/9/0/0" not in files(tmp_path / "masks.zarr")
 
@@ -380,6 +408,9 @@ class TestInterrupted:
         monkeypatch.undo()
         with pytest.raises(maskcube.IncompleteStore, match="3 of 3 shards"):
             maskcube.open_masks(target)
+        with pytest.raises(StoreExists):
+            convert(small.folder, target, progress=False)
+        assert_equal(target, other)
         assert convert(small.folder, target, overwrite=True, progress=False).n_resumed == 3
         assert_equal(target, small)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["masks.zarr", "other"]

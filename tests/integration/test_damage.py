@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -266,3 +269,49 @@ class TestNotAStore:
         (copy / "zarr.json").write_text(json.dumps(root))
         with pytest.raises(maskcube.NotAMaskStore):
             maskcube.open_masks(copy)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            ["source", "masks"],
+            ["source", "metadata", "order"],
+            ["source", "masks", "sha256"],
+            ["source", "normalize"],
+            ["counts", "images"],
+            ["layout", "width"],
+            ["layout", "shard_masks"],
+            ["shards", 0, 0],
+            ["coordinates", "noun", 1],
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize(
+        "value", [None, -1, 1.5, 2**31, 2**63, 10**30, "x", [], {}, True, float("inf")], ids=str
+    )
+    def test_odd_values_anywhere(self, copy: Path, path: list[Any], value: object) -> None:
+        """Whatever stands there, only our own errors come out, and soon."""
+        root = json.loads((copy / "zarr.json").read_text())
+        block = root["attributes"]["maskcube"]
+        for key in path[:-1]:
+            block = block[key]
+        block[path[-1]] = value
+        (copy / "zarr.json").write_text(json.dumps(root))
+        for use in (
+            lambda: str(maskcube.info(copy)),
+            lambda: maskcube.open_masks(copy, chunks=None)[3].to_numpy(),
+            lambda: maskcube.Segmentations(copy).metadata,
+            functools.partial(maskcube.verify, copy),
+        ):
+            with contextlib.suppress(maskcube.MaskcubeError):
+                use()
+
+    def test_a_pipe_is_no_object(self, copy: Path) -> None:
+        (copy / "zarr.json").unlink()
+        os.mkfifo(copy / "zarr.json")
+        with pytest.raises(maskcube.NotAMaskStore):
+            maskcube.open_masks(copy)
+
+    def test_a_broken_zip(self, tmp_path: Path) -> None:
+        (tmp_path / "masks.zip").write_bytes(b"no zip")
+        with pytest.raises(maskcube.NotAMaskStore, match="cannot be read as a zip"):
+            maskcube.open_masks(tmp_path / "masks.zip")

@@ -174,3 +174,47 @@ def test_chunks_that_mean_nothing_are_refused(place: Path) -> None:
 def test_storage_options_are_for_urls(place: Path) -> None:
     with pytest.raises(maskcube.InvalidOption, match="storage_options are for URLs"):
         maskcube.open_masks(place, storage_options={"anon": True})
+
+
+class TestAsAnArrayInMemory:
+    """What xarray does with an array in memory, it does with ours."""
+
+    @pytest.mark.parametrize("chunks", ["auto", None])
+    def test_outer_alignment(self, place: Path, source: Source, chunks: Any) -> None:
+        masks = maskcube.open_masks(place, chunks=chunks)
+        one, other = xr.align(masks[:20], masks[10:40], join="outer", fill_value=7)
+        assert one.sizes["mask"] == other.sizes["mask"] == 40
+        np.testing.assert_array_equal(one[:20], source.masks[:20])
+        np.testing.assert_array_equal(one[20:], np.full((20, 24, 20), 7))
+        np.testing.assert_array_equal(other[10:], source.masks[10:40])
+
+    def test_a_run_of_masks_round_trips_through_zarr(
+        self, place: Path, source: Source, tmp_path: Path
+    ) -> None:
+        masks = maskcube.open_masks(place)
+        masks[5:120].to_zarr(tmp_path / "run.zarr", zarr_format=3)
+        with xr.open_zarr(tmp_path / "run.zarr", chunks=None) as dataset:
+            np.testing.assert_array_equal(dataset.masks, source.masks[5:120])
+            assert "maskcube" not in dataset.attrs
+
+    def test_it_can_be_changed_without_changing_the_store(
+        self, place: Path, source: Source
+    ) -> None:
+        masks = maskcube.open_masks(place, chunks=None)
+        masks[3] = 1
+        assert bool((masks[3] == 1).all())
+        np.testing.assert_array_equal(maskcube.open_masks(place, chunks=None)[3], source.masks[3])
+
+    def test_it_stays_when_the_process_moves(
+        self, place: Path, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(place.parent)
+        masks = maskcube.open_masks(place.name)
+        monkeypatch.chdir(tmp_path)
+        np.testing.assert_array_equal(masks[3], source.masks[3])
+
+
+@pytest.mark.parametrize("chunks", [0, -5, {"mask": "x"}, {"mask": 0}], ids=str)
+def test_sizes_that_are_none_are_refused(place: Path, chunks: Any) -> None:
+    with pytest.raises(maskcube.InvalidOption, match="give 'auto', a number, None"):
+        maskcube.open_masks(place, chunks=chunks)

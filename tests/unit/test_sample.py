@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from maskcube.errors import InvalidOption
+from maskcube.errors import InvalidOption, StoreExists
 from maskcube.painting import Painting, blob, limb, oval, ring, smooth
 from maskcube.sample import sample_dataset
 
@@ -477,3 +477,19 @@ class TestPainting:
         (mask,) = picture.masks(10, 10)
         assert mask.sum() == 1
         assert mask[3, 5] == (at[0] > 0)
+
+
+def test_only_a_sample_is_replaced(tmp_path: Path) -> None:
+    folder = sample_dataset(tmp_path, n_images=1, size=32)
+    sample_dataset(tmp_path, n_images=2, size=32)
+    path = folder / "stimuli" / "task-images_desc-segmentations.h5"
+    for precious in (b"somebody's data", None):
+        if precious is None:
+            with h5py.File(path, "w") as file:
+                file["masks"] = 1
+        else:
+            path.write_bytes(precious)
+        before = path.read_bytes()
+        with pytest.raises(StoreExists, match="is no sample dataset"):
+            sample_dataset(tmp_path, n_images=1, size=32)
+        assert path.read_bytes() == before
