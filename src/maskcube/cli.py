@@ -116,6 +116,8 @@ def get(
 
     with Segmentations(store) as segmentations:
         rows = segmentations.for_image(image)
+        if noun is None and output is not None:
+            raise InvalidOption("--output saves one mask: give its noun")
         if noun is None and not rows.empty:
             found = rows[["noun", "instance_id", "score", "localized"]]
             records = [_plain(record) for record in found.to_dict("records")]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcube.errors import InvalidOption, SourceError
+from maskcube.errors import InvalidOption, SourceError, missing
 from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, Layout, block_rows, blocks, memory_bytes, worker_count
 from maskcube.manifest import Manifest, Piece
@@ -203,7 +203,10 @@ def _write(
         for span in spans:
             writer.write(span, told)
         return
-    from distributed import as_completed, wait
+    try:
+        from distributed import as_completed, wait
+    except ImportError:
+        raise missing("distributed", "cluster", "client=") from None
 
     size = writer.shards_at_once * writer.journal.layout.shard_masks
     parts = [part for span in spans for part in blocks(span.start, span.stop, size)]

@@ -200,7 +200,7 @@ class _Stack:
         if masks.dtype.kind not in "bui":
             raise InvalidOption(
                 f"{purpose} draws masks, uint8 or bool; this is {masks.dtype}. A heatmap draws"
-                " itself: heatmap.plot()"
+                " itself: heatmap.plot.imshow(yincrease=False)"
             )
         stack = masks if "mask" in dims else masks.expand_dims("mask")
         self._coords = stack.coords

@@ -67,9 +67,10 @@ class LocalStage:
             )
         if not _taken(self.target):
             return
-        if not self._overwrite:
-            raise StoreExists(f"{self.target} exists; overwrite=True would replace it")
-        _check_replaceable(self.target)
+        if self._overwrite:
+            _check_replaceable(self.target)
+        else:
+            raise StoreExists(f"{self.target} exists{_advice(Folder(self.target))}")
 
     def prepare(self) -> None:
         """Keep other processes out, and delete a folder that was left without a plan."""
@@ -113,9 +114,7 @@ class DirectStage:
         self.location = objects.location
         if objects.get(ROOT) is not None:
             if not overwrite:
-                raise StoreExists(
-                    f"{objects.location} holds a Zarr group; overwrite=True would replace it"
-                )
+                raise StoreExists(f"{objects.location} holds a Zarr group{_advice(objects)}")
             _check_mask_store(objects)
         elif not self._begun() and next(iter(objects.keys()), None) is not None:
             raise StoreExists(f"{objects.location} is not empty, and what it holds is no store")
@@ -225,6 +224,15 @@ def _taken(target: Path) -> bool:
     if target.is_dir() and not target.is_symlink():
         return any(target.iterdir())
     return os.path.lexists(target)
+
+
+def _advice(objects: Objects) -> str:
+    """Say what to do about what is at the target."""
+    try:
+        _check_mask_store(objects)
+    except (NotAMaskStore, OSError):
+        return " and is no mask store: choose another place"
+    return "; overwrite=True would replace it"
 
 
 def _check_replaceable(target: Path) -> None:

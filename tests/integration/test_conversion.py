@@ -218,7 +218,7 @@ class TestTarget:
             if kind == "link":
                 target.symlink_to(folder)
         before = files(tmp_path)
-        with pytest.raises(StoreExists):
+        with pytest.raises(StoreExists, match="no mask store: choose another place"):
             convert(small.folder, target, progress=False)
         with pytest.raises(NotAMaskStore, match="only mask stores"):
             convert(small.folder, target, overwrite=True, progress=False)

@@ -298,7 +298,7 @@ class TestNotAStore:
         (copy / "zarr.json").write_text(json.dumps(root))
         for use in (
             lambda: str(maskcube.info(copy)),
-            lambda: maskcube.open_masks(copy, chunks=None)[3].to_numpy(),
+            lambda: np.asarray(maskcube.open_masks(copy, chunks=None)[3]),
             lambda: maskcube.Segmentations(copy).metadata,
             functools.partial(maskcube.verify, copy),
         ):
