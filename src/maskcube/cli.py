@@ -7,6 +7,7 @@ message; 2: wrong usage.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -32,7 +33,7 @@ class _Messages(click.Group):
         try:
             return super().invoke(context)
         except (MaskcubeError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_as_options(str(error))) from error
 
 
 @click.group(cls=_Messages, context_settings={"help_option_names": ["-h", "--help"]})
@@ -161,6 +162,18 @@ def demo(folder: Path) -> None:
     from maskcube.demo import demo as run
 
     run(folder)
+
+
+def _as_options(message: str) -> str:
+    """Name Python's keywords as the options of the command line.
+
+    Examples
+    --------
+    >>> _as_options("masks.zarr exists; overwrite=True would replace it")
+    'masks.zarr exists; --overwrite would replace it'
+    """
+    keywords = r"\b(overwrite|normalize|allow_duplicates)=True"
+    return re.sub(keywords, lambda found: f"--{found[1].replace('_', '-')}", message)
 
 
 def _plain(record: dict[Any, Any]) -> dict[str, Any]:

@@ -66,6 +66,9 @@ class TestConvert:
         source = write_source(tmp_path / "good", n_masks=10)
         assert "is too little" in fail("convert", source.folder, target, "--memory", "1MB")
 
+    def test_messages_speak_of_options(self, small: Source, small_store: Path) -> None:
+        assert "; --overwrite would replace it" in fail("convert", small.folder, small_store)
+
     def test_wrong_usage(self) -> None:
         assert "Usage:" in fail("convert", code=2)
         assert "No such option" in fail("convert", "a", "b", "--fast", code=2)
