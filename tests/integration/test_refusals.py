@@ -338,7 +338,7 @@ class TestMessage:
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
             f"Error: {source.hdf5}: pixels other than 0 and 1, as (mask_row, values):"
-            " (149, [255]); normalize=True would take every value but 0 as 1\n"
+            " (149, [255]); --normalize would take every value but 0 as 1\n"
         )
 
     def test_nothing_there(self, tmp_path: Path) -> None:
