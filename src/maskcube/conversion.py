@@ -18,7 +18,7 @@ from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, Layout, block_rows, blocks, memory_bytes, worker_count
 from maskcube.manifest import Manifest, Piece
 from maskcube.objects import StoreLike
-from maskcube.schema import COORDINATES, build
+from maskcube.schema import build
 from maskcube.source import MaskSource
 from maskcube.stage import ROOT, open_stage
 from maskcube.writer import ShardWriter, StrayPixels
@@ -249,12 +249,7 @@ def _finish(masks: MaskSource, journal: Journal) -> list[int]:
     """Write everything but the shards, the root last; return the size of every object."""
     layout = journal.layout
     entries = list(journal.read_back())
-    table = masks.by_row()
-    coordinates = {
-        name: table[coordinate.column].to_numpy()
-        for name, coordinate in COORDINATES.items()
-        if coordinate.column
-    }
+    coordinates = masks.coordinates()
     coordinates["area"] = np.array([n for entry in entries for n in entry.areas], np.int32)
     coordinates["crc32c"] = np.array([n for entry in entries for n in entry.crcs], np.uint32)
 

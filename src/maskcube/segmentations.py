@@ -261,14 +261,8 @@ class SourceBacking:
         """Return the masks, with coordinates as a store has them, but for area and crc32c."""
         from maskcube.reader import mask_dataset
 
-        table = self.source.by_row()
-        coordinates = {
-            name: table[coordinate.column].to_numpy()
-            for name, coordinate in COORDINATES.items()
-            if coordinate.column
-        }
         rows = max(self.source.file.chunks[0], self.layout.task_masks)
-        dataset = mask_dataset(self, coordinates)
+        dataset = mask_dataset(self, self.source.coordinates())
         chunked = dataset.variables["masks"].chunk({"mask": rows, "y": -1, "x": -1})
         return dataset.assign(masks=chunked)["masks"]
 

@@ -14,6 +14,7 @@ from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
 from maskcube.hdf5 import MaskFile
 from maskcube.layout import Layout, blocks
 from maskcube.metadata import read_metadata
+from maskcube.schema import COORDINATES
 
 __all__ = ["CSV_NAME", "FOLDER", "HDF5_NAME", "KEYS", "MaskSource", "stray_values"]
 
@@ -84,6 +85,15 @@ class MaskSource:
     def by_row(self) -> pd.DataFrame:
         """Return the CSV's rows in the order of the HDF5, a copy."""
         return self.table.sort_values("mask_row", kind="stable", ignore_index=True)
+
+    def coordinates(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the coordinates of a store that are from the CSV, (mask,) each, in row order."""
+        table = self.by_row()
+        return {
+            name: table[coordinate.column].to_numpy()
+            for name, coordinate in COORDINATES.items()
+            if coordinate.column
+        }
 
     def check(self) -> None:
         """Raise if there are faults that can be seen without reading pixels.
