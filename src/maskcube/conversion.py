@@ -18,6 +18,7 @@ from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, Layout, block_rows, blocks, memory_bytes, worker_count
 from maskcube.manifest import Manifest, Piece
 from maskcube.objects import StoreLike
+from maskcube.progress import mask_bar
 from maskcube.schema import build
 from maskcube.source import MaskSource
 from maskcube.stage import ROOT, open_stage
@@ -147,7 +148,7 @@ def convert(
         journal = Journal.begin(stage, plan, anew=overwrite)
         finished = journal.finished()
         writer = ShardWriter(masks.file, journal, rows, n_workers, normalize=normalize)
-        with _bar(masks.layout.n_masks, "converting", show=progress) as bar:
+        with mask_bar(masks.layout.n_masks, "converting", show=progress) as bar:
             bar.update(sum(len(masks.layout.shard_rows(shard)) for shard in finished))
             try:
                 _write(writer, list(_unfinished(masks.layout, finished)), client, bar.update)
@@ -177,7 +178,7 @@ def convert(
 
 def _pixel_faults(masks: MaskSource, *, normalize: bool, show: bool) -> list[str]:
     """Return every fault of the pixels, which takes reading them all."""
-    with _bar(masks.layout.n_masks, "looking for every fault", show=show) as bar:
+    with mask_bar(masks.layout.n_masks, "looking for every fault", show=show) as bar:
         return masks.pixel_faults(bar.update, normalize=normalize)
 
 
@@ -293,9 +294,3 @@ def _counts(masks: MaskSource) -> dict[str, int]:
         "n_images": masks.table["image_name"].nunique(),
         "n_nouns": masks.table["noun"].nunique(),
     }
-
-
-def _bar(total: int, doing: str, *, show: bool) -> Any:  # noqa: ANN401 - tqdm is generic
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=doing, unit=" masks", disable=not show)

@@ -18,6 +18,7 @@ from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationErro
 from maskcube.layout import Block, block_rows, blocks, worker_count
 from maskcube.manifest import Piece
 from maskcube.objects import StoreLike
+from maskcube.progress import mask_bar
 from maskcube.schema import COORDINATES, MASKS, shard_key
 from maskcube.shards import ShardReader
 from maskcube.source import MaskSource
@@ -108,7 +109,7 @@ def verify(
     opened = MaskStore.open(store, storage_options)
     threads = worker_count(workers)
     total = opened.layout.n_masks * (1 if source is None else 2)
-    with _bar(total, show=progress) as bar:
+    with mask_bar(total, "verifying", show=progress) as bar:
         faults, bad = _check_pieces(opened)
         checked = [_check_shards(opened, threads, bar.update)]
         if source is not None:
@@ -278,9 +279,3 @@ def _named(store: MaskStore, bad: dict[int, str]) -> list[BadMask]:
         BadMask(row, str(label("image", row)), str(label("noun", row)), label("instance", row), why)
         for row, why in sorted(bad.items())
     ]
-
-
-def _bar(total: int, *, show: bool) -> Any:  # noqa: ANN401 - tqdm is generic
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=" masks", disable=not show, desc="verifying")

@@ -20,7 +20,7 @@ MODULES = sorted(
 )
 
 FLOORS = [
-    ["errors"],
+    ["errors", "progress"],
     ["layout"],
     ["codec", "metadata", "manifest", "chunks", "hdf5", "objects"],
     ["schema", "source"],
