@@ -21,13 +21,13 @@ MODULES = sorted(
 
 FLOORS = [
     ["errors", "progress"],
-    ["layout"],
-    ["codec", "metadata", "manifest", "chunks", "hdf5", "objects"],
+    ["layout", "threads"],
+    ["codec", "boundaries", "metadata", "manifest", "chunks", "hdf5", "slabs", "objects"],
     ["schema", "source"],
     ["stage"],
     ["journal"],
     ["store", "writer"],
-    ["labels", "index", "shards", "conversion"],
+    ["labels", "index", "shards", "ragged", "conversion"],
     ["reader"],
     ["painting", "captions", "sheet"],
     ["scenes"],
