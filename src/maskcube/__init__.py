@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from maskcube.boundaries import masks_from_runs
     from maskcube.conversion import ConversionReport, convert
     from maskcube.errors import (
         BadMask,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from maskcube.plot import contact_sheet, overlay
     from maskcube.reader import open_masks
     from maskcube.sample import sample_dataset
+    from maskcube.scan import map_masks, runs
     from maskcube.segmentations import Segmentations
     from maskcube.store import StoreInfo, info
     from maskcube.verification import VerificationReport, verify
@@ -61,8 +63,11 @@ __all__ = [
     "contact_sheet",
     "convert",
     "info",
+    "map_masks",
+    "masks_from_runs",
     "open_masks",
     "overlay",
+    "runs",
     "sample_dataset",
     "verify",
 ]
@@ -76,8 +81,11 @@ _HOMES = {
     "contact_sheet": "plot",
     "convert": "conversion",
     "info": "store",
+    "map_masks": "scan",
+    "masks_from_runs": "boundaries",
     "open_masks": "reader",
     "overlay": "plot",
+    "runs": "scan",
     "sample_dataset": "sample",
     "verify": "verification",
 }

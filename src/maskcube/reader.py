@@ -102,8 +102,9 @@ def open_masks(
     store : path, URL or zarr Store
         A converted store.
     chunks : "auto", int, mapping or None
-        dask chunks: ``"auto"`` for tasks of at most 32 MiB, ``{}`` for one task a shard, a size or
-        a mapping of sizes as in xarray, None for a lazy array without dask.
+        dask chunks: ``"auto"`` for tasks of at most 32 MiB on threads and of one shard on a dask
+        cluster, ``{}`` for one task a shard, a size or a mapping of sizes as in xarray, None for a
+        lazy array without dask.
     storage_options : dict, optional
         For a URL: how to reach it.
 
@@ -135,13 +136,23 @@ def open_masks(
     """
     opened = MaskStore.open(store, storage_options)
     dataset = store_dataset(opened)
-    wanted = _chunk_sizes(chunks, opened.layout)
-    if wanted is None:
+    masks = dataset.variables[MASKS]
+    if chunks is None:
         return dataset[MASKS]
-    from dask.base import tokenize
+    from maskcube.dasked import MaskRows, task_masks
 
-    name = f"{MASKS}-{tokenize(opened.location, opened.identity, wanted)}"
-    return dataset.assign({MASKS: dataset.variables[MASKS].chunk(wanted, name=name)})[MASKS]
+    wanted = _chunk_sizes(chunks, opened.layout)
+    size = task_masks(opened.layout) if chunks == "auto" else _masks_alone(wanted)
+    if size:
+        rows = np.arange(opened.layout.n_masks)
+        read = MaskRows(ShardReader(opened), rows, min(size, len(rows)))
+        chunked = xr.Variable(masks.dims, read, masks.attrs, masks.encoding)
+    else:
+        from dask.base import tokenize
+
+        name = f"{MASKS}-{tokenize(opened.location, opened.identity, wanted)}"
+        chunked = masks.chunk(wanted, name=name)
+    return dataset.assign({MASKS: chunked})[MASKS]
 
 
 def store_dataset(store: MaskStore) -> xr.Dataset:
@@ -211,6 +222,14 @@ def _are_sizes(values: Iterable[object]) -> bool:
         or (isinstance(value, tuple) and all(map(_is_size, value)))
         for value in values
     )
+
+
+def _masks_alone(sizes: int | dict[str, Any] | None) -> int | None:
+    """Return how many masks a task reads if it reads them whole; None otherwise."""
+    if not isinstance(sizes, dict) or any(sizes[dim] not in (-1, None) for dim in DIMS[1:]):
+        return None
+    size = sizes[DIMS[0]]
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _chunk_sizes(chunks: Chunks, layout: Layout) -> int | dict[str, Any] | None:

@@ -24,6 +24,7 @@ from maskcube.errors import CorruptMask, MaskcubeError
 from maskcube.layout import Layout
 from maskcube.manifest import Piece
 from maskcube.objects import Objects
+from maskcube.ragged import RunReader
 from maskcube.schema import shard_key
 from maskcube.store import MaskStore
 from maskcube.threads import spread
@@ -103,6 +104,13 @@ class ShardReader:
     ----------
     store : MaskStore
         An opened store.
+
+    Attributes
+    ----------
+    layout : Layout
+        Shape of the masks.
+    runs : RunReader or None
+        Reads their runs, if the store has them.
     """
 
     def __init__(self, store: MaskStore) -> None:
@@ -110,6 +118,7 @@ class ShardReader:
         self._objects: Objects = store.objects
         self._identity = store.identity
         self._lengths = np.array([piece.length for piece in store.manifest.shards], np.int64)
+        self.runs = None if store.manifest.runs is None else RunReader(store)
         self._forget()
 
     def _forget(self) -> None:
@@ -291,7 +300,7 @@ class ShardReader:
         return type(self).__name__, self._objects.location, self._identity
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("layout", "_objects", "_identity", "_lengths")
+        kept = ("layout", "runs", "_objects", "_identity", "_lengths")
         return {name: self.__dict__[name] for name in kept}
 
     def __reduce__(self) -> tuple[Callable[..., ShardReader], tuple[dict[str, Any]]]:

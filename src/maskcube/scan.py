@@ -1,0 +1,168 @@
+"""Every mask in turn: a function of each, and the runs of each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.core import indexing
+
+from maskcube.boundaries import boundaries_of
+from maskcube.errors import InvalidOption
+from maskcube.layout import DIMS, worker_count
+from maskcube.ragged import Runs
+from maskcube.reader import MaskArray
+from maskcube.shards import ShardReader
+from maskcube.threads import spread
+
+__all__ = ["map_masks", "runs"]
+
+_BLOCK_BYTES = 2**25
+"""Pixels to hold at a time of masks that are not simply those of a store."""
+
+
+def map_masks(
+    function: Callable[[NDArray[np.uint8]], Any],
+    masks: xr.DataArray,
+    *,
+    workers: int | None = None,
+) -> xr.DataArray:
+    """Return a function of every mask; the fastest way to scan them all.
+
+    Masks of a store are decoded on threads, each into one buffer, and never held together.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a mask, (y, x) uint8, 1 where the object is, and gives a number or an array of always
+        the same shape. The mask is valid during the call only: copy what is to be kept. Called on
+        several threads.
+    masks : xarray.DataArray
+        (mask, y, x), of `open_masks`, selected from or not.
+    workers : int, optional
+        Threads; one for each core by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        (mask, ...), in memory, with the coordinates and the index of `masks` along ``mask``.
+
+    Raises
+    ------
+    CorruptMask
+        When a mask is missing or damaged.
+    InvalidOption
+        When `masks` is not (mask, y, x), or `workers` not at least one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> masks = open_masks("masks.zarr")
+    >>> lines = map_masks(lambda mask: np.count_nonzero(mask.any(axis=1)), masks)
+    >>> lines.dims, bool((lines <= masks.sizes["y"]).all())
+    (('mask',), True)
+    """
+    _check_dims(masks)
+    results = _each(function, masks, None if workers is None else worker_count(workers))
+    values = np.stack(results) if results else np.empty(0)
+    dims = (DIMS[0], *(f"dim_{axis}" for axis in range(1, values.ndim)))
+    # Selecting a pixel would read it; the coordinates are all that is wanted.
+    along = masks.coords.to_dataset().drop_dims(DIMS[1:], errors="ignore")
+    return xr.DataArray(values, along.coords, dims)
+
+
+def runs(masks: xr.DataArray) -> Runs:
+    """Return the boundaries of the runs of every mask.
+
+    Read row by row, a mask is background, object, background, ...: each boundary is a position in
+    the flattened mask (y * width + x) where that changes. Whole masks of a store are not decoded:
+    their runs are kept beside them, and all 24,011 are read in a tenth of a second. Others are
+    computed from the pixels.
+
+    Parameters
+    ----------
+    masks : xarray.DataArray
+        (mask, y, x) uint8 of 0 and 1, of `open_masks`, selected from or not.
+
+    Returns
+    -------
+    boundaries : numpy.ndarray
+        (n_boundaries,) int32, those of each mask in turn, ascending: first pixel of a run, first
+        pixel after it, and so on.
+    offsets : numpy.ndarray
+        (mask + 1,) int64: those of mask i are ``boundaries[offsets[i]:offsets[i + 1]]``.
+
+    Raises
+    ------
+    CorruptStore
+        When the runs of a store are missing or damaged.
+    InvalidOption
+        When `masks` is not (mask, y, x).
+
+    Examples
+    --------
+    >>> masks = open_masks("masks.zarr").sel(noun="hand")
+    >>> boundaries, offsets = runs(masks)
+    >>> mask = masks[0].values.reshape(-1)
+    >>> bool(mask[boundaries[0] : boundaries[1]].all()), int(mask[boundaries[0] - 1])
+    (True, 0)
+    """
+    _check_dims(masks)
+    stored = _stored(masks)
+    if stored is not None and stored[0].runs is not None:
+        return stored[0].runs.read(stored[1])
+    found = _each(boundaries_of, masks, None)
+    offsets = np.cumsum([0, *map(len, found)], dtype=np.int64)
+    return np.concatenate([*found, np.empty(0, np.int32)]), offsets
+
+
+def _check_dims(masks: xr.DataArray) -> None:
+    if masks.dims != DIMS:
+        raise InvalidOption(
+            f"masks are {DIMS}, not {masks.dims}: select with a list, as in noun=[...], to keep"
+            " the dimension mask of a single one"
+        )
+
+
+def _each(
+    function: Callable[[NDArray[np.uint8]], Any], masks: xr.DataArray, workers: int | None
+) -> list[Any]:
+    stored = _stored(masks)
+    if stored is not None:
+        reader, rows = stored
+        return reader.each(function, rows, workers=workers)
+    results: list[Any] = []
+    for block in _blocks(masks):
+        results += spread(function, list(block), workers)
+    return results
+
+
+def _stored(masks: xr.DataArray) -> tuple[ShardReader, NDArray[np.intp]] | None:
+    """Return which masks of which store these are; None if they are anything else."""
+    data: Any = masks.variable._data  # noqa: SLF001 - the public .data would read them all
+    dasked = sys.modules.get("maskcube.dasked")
+    if dasked is not None and isinstance(data, dasked.MaskRows):
+        return (data.reader, data.rows) if data.is_read else None
+    while isinstance(data, indexing.CopyOnWriteArray | indexing.MemoryCachedArray):
+        data = data.array
+    lazy = isinstance(data, indexing.LazilyIndexedArray) and isinstance(data.array, MaskArray)
+    if not lazy or not isinstance(data.array.reader, ShardReader):
+        return None
+    first, *cuts = data.key.tuple
+    sizes = data.array.shape
+    is_whole = all(
+        isinstance(cut, slice) and cut.indices(size) == (0, size, 1)
+        for cut, size in zip(cuts, sizes[1:], strict=True)
+    )
+    return (data.array.reader, np.arange(sizes[0])[first]) if is_whole else None
+
+
+def _blocks(masks: xr.DataArray) -> Iterator[NDArray[np.uint8]]:
+    """Yield masks that are not simply those of a store, some at a time."""
+    size = max(1, _BLOCK_BYTES // max(1, masks.sizes["y"] * masks.sizes["x"]))
+    for start in range(0, masks.sizes[DIMS[0]], size):
+        yield np.ascontiguousarray(masks[start : start + size].values)
