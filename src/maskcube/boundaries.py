@@ -57,7 +57,7 @@ def steps_in(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
 def masks_from_runs(
     boundaries: NDArray[np.integer[Any]],
     offsets: NDArray[np.integer[Any]],
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
 ) -> NDArray[np.uint8]:
     """Return the masks that have these runs.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from reference import Source, write_source
 
 import maskcube
+from maskcube import shards
 from maskcube.codec import index_bytes
 from maskcube.objects import Folder
 from maskcube.shards import ShardReader
@@ -27,10 +30,52 @@ def reader(small_store: Path) -> ShardReader:
     return ShardReader(MaskStore.open(small_store))
 
 
-@given(rows=st.lists(st.integers(0, N_MASKS - 1), max_size=80))
-def test_rows_in_any_order(reader: ShardReader, small: Source, rows: list[int]) -> None:
+@given(
+    rows=st.lists(st.integers(0, N_MASKS - 1), max_size=80), workers=st.sampled_from([None, 1, 3])
+)
+def test_rows_in_any_order(
+    reader: ShardReader, small: Source, rows: list[int], workers: int | None
+) -> None:
     wanted = np.array(rows, dtype=int)
-    np.testing.assert_array_equal(reader.read(wanted), small.masks[wanted])
+    np.testing.assert_array_equal(reader.read(wanted, workers=workers), small.masks[wanted])
+    corners = reader.each(lambda mask: mask[0, :3].tolist(), wanted, workers=workers)
+    assert corners == small.masks[wanted, 0, :3].tolist()
+
+
+def test_many_threads_share_a_reader(reader: ShardReader, small: Source) -> None:
+    def read(seed: int) -> bool:
+        wanted = np.random.default_rng(seed).integers(0, N_MASKS, 40)
+        return np.array_equal(reader.read(wanted), small.masks[wanted])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(50)))
+
+
+def test_a_function_of_each_may_read_itself(reader: ShardReader, small: Source) -> None:
+    """The threads are shared: were one to wait for another, all could wait for ever."""
+
+    def next_area(mask: np.ndarray[Any, Any]) -> int:
+        row = int(np.flatnonzero((small.masks == mask).all(axis=(1, 2)))[0])
+        return int(reader.read(np.arange(row, min(row + 9, N_MASKS))).sum())
+
+    areas = small.masks.sum(axis=(1, 2))
+    rows = np.arange(N_MASKS)
+    # A mask that is there twice is found at its first row.
+    firsts = [
+        int(np.flatnonzero((small.masks == mask).all(axis=(1, 2)))[0]) for mask in small.masks
+    ]
+    assert reader.each(next_area, rows) == [int(areas[row : row + 9].sum()) for row in firsts]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_child_reads(reader: ShardReader, small: Source) -> None:
+    reader.read(np.arange(N_MASKS))
+    child = os.fork()
+    if not child:
+        same = np.array_equal(reader.read(np.arange(N_MASKS)), small.masks)
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def axis(size: int) -> st.SearchStrategy[Any]:
@@ -74,10 +119,11 @@ def test_convert_and_read_back(
 
 
 class Counted(Folder):
-    """A folder that counts what is read of it."""
+    """A folder that counts what is read of it, and may seem far away."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, far: bool = False) -> None:
         super().__init__(path)
+        self.has_cheap_ranges = not far
         self.reads: list[tuple[str, int]] = []
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
@@ -122,6 +168,47 @@ class TestCost:
         folder = Counted(small_store)
         MaskStore(folder)
         assert [key for key, _ in folder.reads] == ["zarr.json"]
+
+    def test_from_afar_a_shard_is_one_request(self, small_store: Path, small: Source) -> None:
+        folder = Counted(small_store, far=True)
+        reader = ShardReader(MaskStore(folder))
+        folder.reads.clear()
+        np.testing.assert_array_equal(reader.read(np.arange(70, 86)), small.masks[70:86])
+        size = (small_store / "masks/c/1/0/0").stat().st_size
+        assert folder.reads == [("masks/c/1/0/0", size)]
+        everything = np.random.default_rng(0).permutation(N_MASKS)
+        np.testing.assert_array_equal(reader.read(everything), small.masks[everything])
+        assert sorted(key for key, _ in folder.reads) == [f"masks/c/{k}/0/0" for k in range(3)]
+
+    def test_what_is_kept_is_bounded(
+        self, small_store: Path, small: Source, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = Counted(small_store, far=True)
+        reader = ShardReader(MaskStore(folder))
+        sizes = [(small_store / f"masks/c/{k}/0/0").stat().st_size for k in range(3)]
+        monkeypatch.setattr(shards, "_CACHED_BYTES", sizes[0] + sizes[1])
+        folder.reads.clear()
+        for row in (0, 64, 0, 128, 0, 64):
+            np.testing.assert_array_equal(reader.read(np.array([row]))[0], small.masks[row])
+        # The last shard takes the place of the second, which was not used for longest.
+        assert [key[8] for key, _ in folder.reads] == ["0", "1", "2", "1"]
+
+    def test_a_huge_shard_is_not_fetched_whole(
+        self, small_store: Path, small: Source, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shards, "_WHOLE_BYTES", 100)
+        folder = Counted(small_store, far=True)
+        reader = ShardReader(MaskStore(folder))
+        folder.reads.clear()
+        np.testing.assert_array_equal(reader.read(np.array([70]))[0], small.masks[70])
+        assert [length < 1100 for _, length in folder.reads] == [True, True]
+
+    def test_copies_in_one_process_are_one(self, counted: tuple[Counted, ShardReader]) -> None:
+        """A task for every 32 masks must not read the index of its shard anew."""
+        _, reader = counted
+        text = pickle.dumps(reader)
+        copies = [pickle.loads(text) for _ in range(3)]  # noqa: S301 - our own
+        assert copies[0] is copies[1] is copies[2]
 
     def test_it_pickles_small(self, counted: tuple[Counted, ShardReader]) -> None:
         _, reader = counted
