@@ -1,4 +1,4 @@
-"""Runs beside the masks: what plain readers see, what is read, and what is found when it is wrong."""
+"""Runs beside the masks: what plain readers see, what is read, what is found when it is wrong."""
 
 from __future__ import annotations
 
