@@ -157,6 +157,18 @@ class ShardReader:
         spread(decode, range(0, len(numbers), size), workers)
         return out
 
+    def mask(self, row: int) -> NDArray[np.uint8]:
+        """Return the mask in a row, (y, x) uint8.
+
+        Raises
+        ------
+        CorruptMask
+            When it is missing or damaged.
+        """
+        out = np.empty(self.layout.shape[1:], np.uint8)
+        self._decode(row, self._fetch([row], 1), out)
+        return out
+
     def each(
         self,
         function: Callable[[NDArray[np.uint8]], _Result],
@@ -220,6 +232,10 @@ class ShardReader:
     def _ranges(self, shard: int, slots: list[int]) -> Shard:
         """Fetch only the encoded masks that are wanted of a shard."""
         found = Shard(self._index(shard, slots))
+        if len(slots) == 1:
+            offset, length = found.index[slots[0]]
+            found.add(offset, self._get(shard, offset, length, slots))
+            return found
         for start, stop in _near(sorted(found.index[slot] for slot in set(slots))):
             found.add(start, self._get(shard, start, stop - start, slots))
         return found
