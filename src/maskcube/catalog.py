@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from maskcube.codec import DamagedBytes
 from maskcube.errors import InvalidOption, LabelNotFound, listed
 from maskcube.labels import Asked, LabelColumn
+from maskcube.objects import Folder
+from maskcube.schema import COORDINATES
 from maskcube.store import MaskStore
 
 __all__ = ["INDEXED", "Catalog"]
@@ -38,7 +40,7 @@ class Catalog:
     >>> from maskcube.store import MaskStore
     >>> catalog = Catalog.of_store(MaskStore.open("masks.zarr"))
     >>> catalog.rows({"noun": "hand", "instance": 1}).tolist()[:3]
-    [1, 58, 93]
+    [4, 109, 205]
     """
 
     columns: tuple[LabelColumn, ...]
@@ -52,14 +54,13 @@ class Catalog:
         CorruptStore
             One of them is missing or damaged.
         """
-        image, noun, instance = INDEXED
-        return cls(
-            (
-                _texts(store, image),
-                _texts(store, noun),
-                LabelColumn.of_integers(instance, store.coordinate(instance)),
-            )
-        )
+        if isinstance(store.objects, Folder):
+            return cls(tuple(_column(store, name) for name in INDEXED))
+        from concurrent.futures import ThreadPoolExecutor
+
+        # Elsewhere a request takes longer than what is done with the answer.
+        with ThreadPoolExecutor(len(INDEXED)) as pool:
+            return cls(tuple(pool.map(lambda name: _column(store, name), INDEXED)))
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[Any, NDArray[Any]]) -> Self:
@@ -164,7 +165,9 @@ class Catalog:
         return rows
 
 
-def _texts(store: MaskStore, name: str) -> LabelColumn:
+def _column(store: MaskStore, name: str) -> LabelColumn:
+    if COORDINATES[name].dtype != "string":
+        return LabelColumn.of_integers(name, store.coordinate(name))
     try:
         return LabelColumn.of_texts(name, store.texts(name))
     except DamagedBytes as error:

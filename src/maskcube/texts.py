@@ -56,10 +56,10 @@ class Texts:
     >>> from maskcube.store import MaskStore
     >>> nouns = MaskStore.open("masks.zarr").texts("noun")
     >>> nouns[1], len(nouns)
-    ('hand', 392)
+    ('fingers', 306)
     >>> labels, codes = nouns.factorized()
     >>> labels[codes[1]]
-    'hand'
+    'fingers'
     """
 
     def __init__(self, data: bytes, n_texts: int) -> None:
