@@ -6,7 +6,6 @@ puts three of them side by side.
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -299,6 +298,8 @@ class LabelColumn:
     def _near(self, label: str) -> list[str]:
         if len(self.labels) > _NEAR_LIMIT:
             return []
+        import difflib
+
         spellings = defaultdict(list)
         for spelling in self.labels:
             spellings[spelling.casefold()].append(spelling)
