@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from maskcube.codec import DamagedBytes
 from maskcube.errors import InvalidOption, LabelNotFound, listed
 from maskcube.labels import Asked, LabelColumn
-from maskcube.objects import Folder
 from maskcube.schema import COORDINATES
 from maskcube.store import MaskStore
 
@@ -54,7 +53,7 @@ class Catalog:
         CorruptStore
             One of them is missing or damaged.
         """
-        if isinstance(store.objects, Folder):
+        if store.objects.has_cheap_ranges:
             return cls(tuple(_column(store, name) for name in INDEXED))
         from concurrent.futures import ThreadPoolExecutor
 

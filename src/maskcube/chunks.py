@@ -21,7 +21,20 @@ from maskcube.layout import Block
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["InflateError", "can_inflate", "read_block"]
+__all__ = [
+    "InflateError",
+    "RawChunk",
+    "can_inflate",
+    "chunk_offsets",
+    "chunk_rows",
+    "inflate",
+    "read_block",
+    "read_raw",
+    "scratch",
+]
+
+Offset = tuple[int, int, int]
+"""The first pixel of a chunk, (mask, y, x)."""
 
 _GZIP = "gzip"
 _scratch = threading.local()
@@ -34,8 +47,7 @@ class InflateError(ValueError):
 class RawChunk(NamedTuple):
     """A chunk as it lies in the file."""
 
-    offset: tuple[int, int, int]
-    """Its first pixel, (mask, y, x)."""
+    offset: Offset
     data: bytes
     deflated: bool
     """HDF5 stores a chunk as it is where deflating it would not make it smaller."""
@@ -47,6 +59,33 @@ def can_inflate(filters: list[str]) -> bool:
     Shuffling changes nothing on elements of one byte.
     """
     return set(filters) <= {_GZIP, "shuffle"}
+
+
+def chunk_offsets(dataset: h5py.Dataset, block: Block) -> Iterator[Offset]:
+    """Yield the first pixels of the chunks that hold the masks of a block, line by line."""
+    rows, height, width = dataset.chunks
+    yield from itertools.product(
+        range(block.start // rows * rows, block.stop, rows),
+        range(0, dataset.shape[1], height),
+        range(0, dataset.shape[2], width),
+    )
+
+
+def chunk_rows(offset: Offset, dataset: h5py.Dataset, block: Block) -> tuple[slice, slice]:
+    """Return which masks of a block lie in a chunk: as rows of the block, and of the chunk."""
+    first = max(offset[0], block.start)
+    last = min(offset[0] + dataset.chunks[0], block.stop)
+    return (
+        slice(first - block.start, last - block.start),
+        slice(first - offset[0], last - offset[0]),
+    )
+
+
+def read_raw(dataset: h5py.Dataset, filters: list[str], offset: Offset) -> RawChunk:
+    """Read a chunk as it lies in the file."""
+    gzip_bit = 1 << filters.index(_GZIP) if _GZIP in filters else 0
+    skipped, data = dataset.id.read_direct_chunk(offset)
+    return RawChunk(offset, data, deflated=bool(gzip_bit & ~skipped))
 
 
 def read_block(
@@ -79,36 +118,29 @@ def read_block(
     shape = dataset.chunks
 
     def place(chunk: RawChunk) -> None:
-        mask, y, x = chunk.offset
-        first, last = max(mask, block.start), min(mask + shape[0], block.stop)
-        target = out[first - block.start : last - block.start, y : y + shape[1], x : x + shape[2]]
+        _, y, x = chunk.offset
+        in_block, in_chunk = chunk_rows(chunk.offset, dataset, block)
+        target = out[in_block, y : y + shape[1], x : x + shape[2]]
         if target.shape == shape and target.flags.c_contiguous:
-            _inflate(chunk, target)
+            inflate(chunk, target)
             return
-        pixels = _scratch_of(shape)
-        _inflate(chunk, pixels)
-        target[...] = pixels[first - mask : last - mask, : target.shape[1], : target.shape[2]]
+        pixels = scratch(shape)
+        inflate(chunk, pixels)
+        target[...] = pixels[in_chunk, : target.shape[1], : target.shape[2]]
 
-    for _ in mapped(place, _raw_chunks(dataset, filters, block)):
+    raw = (read_raw(dataset, filters, offset) for offset in chunk_offsets(dataset, block))
+    for _ in mapped(place, raw):
         pass
 
 
-def _raw_chunks(dataset: h5py.Dataset, filters: list[str], block: Block) -> Iterator[RawChunk]:
-    """Yield the chunks that hold the masks of a block."""
-    gzip_bit = 1 << filters.index(_GZIP) if _GZIP in filters else 0
-    rows, height, width = dataset.chunks
-    starts = (
-        range(block.start // rows * rows, block.stop, rows),
-        range(0, dataset.shape[1], height),
-        range(0, dataset.shape[2], width),
-    )
-    for offset in itertools.product(*starts):
-        skipped, data = dataset.id.read_direct_chunk(offset)
-        yield RawChunk(offset, data, deflated=bool(gzip_bit & ~skipped))
+def inflate(chunk: RawChunk, out: np.ndarray[Any, Any]) -> None:
+    """Inflate a chunk into `out`, which it must fill exactly.
 
-
-def _inflate(chunk: RawChunk, out: np.ndarray[Any, Any]) -> None:
-    """Inflate a chunk into `out`, which it must fill exactly."""
+    Raises
+    ------
+    InflateError
+        When it is damaged, or holds too few or too many bytes.
+    """
     name = f"the chunk at {chunk.offset}"
     if not chunk.deflated:
         if len(chunk.data) != out.nbytes:
@@ -124,8 +156,8 @@ def _inflate(chunk: RawChunk, out: np.ndarray[Any, Any]) -> None:
         raise InflateError(f"{name} inflates to {n_bytes:,} bytes, not {out.nbytes:,}")
 
 
-def _scratch_of(shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
-    """Return this thread's array for chunks that do not lie in one piece in the answer."""
+def scratch(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Return this thread's array of a shape, uint8; the next call gives the same memory."""
     found: np.ndarray[Any, Any] | None = getattr(_scratch, "pixels", None)
     if found is None or found.size < math.prod(shape):
         found = _scratch.pixels = np.empty(math.prod(shape), np.uint8)

@@ -1,13 +1,15 @@
-"""Pixels to bytes and back: the codecs of one mask, and the shard around them.
+"""Pixels to bytes and back: the codecs of one mask, the shard around them, and those of runs.
 
 A mask is the Zarr 3 codec chain ``bytes, zstd (level 3), crc32c``. A shard is the chunks end to
 end, then an index of one (offset, length) for each slot, then the index's own crc32c: the layout of
 the Zarr 3 ``sharding_indexed`` codec with the index at the end [1]_. zstd frames are RFC 8878 [2]_.
+The steps of runs are ``bytes, blosc (zstd level 5, bytes shuffled), crc32c`` [3]_.
 
 References
 ----------
 .. [1] https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
 .. [2] https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1
+.. [3] https://zarr-specs.readthedocs.io/en/latest/v3/codecs/blosc/index.html
 """
 
 from __future__ import annotations
@@ -17,20 +19,25 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+from numcodecs.blosc import SHUFFLE, Blosc
 from numcodecs.zstd import Zstd
 
 __all__ = [
+    "STEPS_LEVEL",
     "ZSTD_LEVEL",
     "checksum",
     "decode_chunk",
+    "decode_steps",
     "decode_text_bytes",
     "encode_mask",
+    "encode_steps",
     "index_bytes",
     "pack_shard",
     "unpack_index",
 ]
 
 ZSTD_LEVEL = 3
+STEPS_LEVEL = 5
 
 _CRC_BYTES = 4
 _ENTRY_BYTES = 16
@@ -39,6 +46,7 @@ _MOST_TEXT_BYTES = 2**28
 """As large as the CSV may be that the texts are from."""
 
 _zstd = Zstd(level=ZSTD_LEVEL)
+_blosc = Blosc("zstd", clevel=STEPS_LEVEL, shuffle=SHUFFLE, typesize=4)
 
 
 class DamagedBytes(ValueError):
@@ -131,6 +139,33 @@ def _frame_content_bytes(frame: bytes) -> int | None:
     return int.from_bytes(field, "little") + (256 if width == 2 else 0)  # noqa: PLR2004 - RFC 8878
 
 
+def encode_steps(steps: np.ndarray[Any, np.dtype[np.int32]]) -> bytes:
+    """Encode steps of runs, (n,) int32, to the bytes of a chunk."""
+    data: bytes = _blosc.encode(np.ascontiguousarray(steps, "<i4"))
+    return data + checksum(data).to_bytes(_CRC_BYTES, "little")
+
+
+def decode_steps(data: bytes, out: np.ndarray[Any, np.dtype[np.int32]]) -> None:
+    """Decode a chunk of steps into `out`, (n,) int32 and C-contiguous.
+
+    Raises
+    ------
+    DamagedBytes
+        When the checksum differs, or the bytes do not decode to exactly the size of `out`.
+    """
+    frame = checked(data)
+    # The header says how much to read and to write, and the decoder believes it.
+    n_bytes, _, n_encoded = (int(size) for size in np.frombuffer(frame[4:16].ljust(12), "<u4"))
+    if n_encoded != len(frame) or n_bytes != out.nbytes:
+        raise DamagedBytes(f"decodes to {n_bytes:,} bytes, expected {out.nbytes:,}")
+    if not n_bytes:
+        return
+    try:
+        _blosc.decode(frame, out)
+    except (RuntimeError, ValueError) as error:
+        raise DamagedBytes(str(error)) from error
+
+
 def index_bytes(slots: int) -> int:
     """Size of a shard's index in bytes, its checksum included."""
     return slots * _ENTRY_BYTES + _CRC_BYTES
@@ -146,7 +181,7 @@ def pack_shard(chunks: Sequence[bytes], slots: int) -> bytes:
     return b"".join([*chunks, entries, checksum(entries).to_bytes(_CRC_BYTES, "little")])
 
 
-def unpack_index(data: bytes, n_chunks: int, body_bytes: int) -> np.ndarray[Any, np.dtype[Any]]:
+def unpack_index(data: bytes, n_chunks: int, body_bytes: int) -> list[tuple[int, int]]:
     """Return where the chunks of a shard lie.
 
     Parameters
@@ -160,8 +195,8 @@ def unpack_index(data: bytes, n_chunks: int, body_bytes: int) -> np.ndarray[Any,
 
     Returns
     -------
-    numpy.ndarray
-        (n_chunks, 2) int64: offset and length of each chunk in bytes.
+    list of (int, int)
+        Offset and length of each of the n_chunks chunks in bytes.
 
     Raises
     ------
@@ -174,4 +209,4 @@ def unpack_index(data: bytes, n_chunks: int, body_bytes: int) -> np.ndarray[Any,
         raise DamagedBytes("its index says that a mask is absent")
     if (offsets > body_bytes).any() or (lengths > body_bytes - offsets).any():
         raise DamagedBytes("its index points outside of the shard")
-    return entries.astype(np.int64)
+    return list(zip(offsets.tolist(), lengths.tolist(), strict=True))

@@ -16,13 +16,15 @@ import numpy as np
 from maskcube.errors import InvalidOption, SourceError, missing
 from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, Layout, block_rows, blocks, memory_bytes, worker_count
-from maskcube.manifest import Manifest, Piece
+from maskcube.manifest import Manifest, Piece, RunPieces
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
-from maskcube.schema import build
+from maskcube.ragged import put_steps, steps_chunk
+from maskcube.schema import OFFSETS, build
+from maskcube.slabs import StrayPixels, held_bytes
 from maskcube.source import MaskSource
 from maskcube.stage import ROOT, open_stage
-from maskcube.writer import ShardWriter, StrayPixels
+from maskcube.writer import ShardWriter
 
 __all__ = ["ConversionReport", "convert"]
 
@@ -139,7 +141,9 @@ def convert(
         MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks,
         open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage,
     ):
-        rows = block_rows(masks.layout, masks.file.chunks, budget, n_workers)
+        rows = block_rows(
+            masks.layout, masks.file.chunks, held_bytes(masks.file), budget, n_workers
+        )
         if masks.faults:
             # Pixels are read only now, so that every fault can be told at once.
             pixel_faults = _pixel_faults(masks, normalize=normalize, show=progress)
@@ -253,6 +257,13 @@ def _finish(masks: MaskSource, journal: Journal) -> list[int]:
     coordinates = masks.coordinates()
     coordinates["area"] = np.array([n for entry in entries for n in entry.areas], np.int32)
     coordinates["crc32c"] = np.array([n for entry in entries for n in entry.crcs], np.uint32)
+    offsets = np.cumsum([0, *(n for entry in entries for n in entry.counts)], dtype=np.int64)
+    steps = put_steps(
+        journal.objects,
+        [sum(entry.counts) for entry in entries],
+        (entry.steps for entry in entries),
+    )
+    chunk_steps = steps_chunk(int(offsets[-1]))
 
     def attributes(pieces: Mapping[str, Piece]) -> dict[str, Any]:
         manifest = Manifest(
@@ -262,15 +273,16 @@ def _finish(masks: MaskSource, journal: Journal) -> list[int]:
             layout=layout,
             counts={name.removeprefix("n_"): count for name, count in _counts(masks).items()},
             shards=tuple(entry.piece for entry in entries),
-            coordinates=pieces,
+            coordinates={name: pieces[name] for name in coordinates},
+            runs=RunPieces(int(offsets[-1]), chunk_steps, steps, pieces[OFFSETS]),
         )
         return _root_attributes(manifest, journal.plan["license"])
 
-    objects = build(layout, coordinates, attributes)
+    objects = build(layout, coordinates, offsets, chunk_steps, attributes)
     root = objects.pop(ROOT)
     for key, data in [*objects.items(), (ROOT, root)]:
         journal.objects.put(key, data)
-    sizes = [entry.piece.length for entry in entries]
+    sizes = [piece.length for piece in (*(entry.piece for entry in entries), *steps)]
     return [*sizes, *map(len, objects.values()), len(root)]
 
 

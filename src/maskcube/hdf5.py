@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,12 +99,18 @@ class MaskFile:
         SourceError
             When they cannot be read, or a chunk does not hold exactly its pixels.
         """
-        try:
+        with self.reading(block):
             if can_inflate(self.filters):
                 mapped = map if pool is None else pool.map
                 read_block(self.dataset, self.filters, block, out, mapped)
             else:
                 self._read_by_library(block, out)
+
+    @contextmanager
+    def reading(self, block: Block) -> Iterator[None]:
+        """Say of which masks it is that something cannot be read: raises `SourceError`."""
+        try:
+            yield
         except _READ_ERRORS as error:
             rows = (
                 f"masks {block.start} to {block.stop - 1}"

@@ -1,12 +1,13 @@
 """Which shards of a conversion are finished, so that it can be resumed.
 
 The plan is written first: what is converted, and how. Then, after each shard, an entry with the
-shard's size and checksum and with the area and CRC-32C of its masks. An unfinished conversion with
-the same plan is continued, with another plan refused.
+shard's size and checksum and with the area, the CRC-32C and the runs of its masks. An unfinished
+conversion with the same plan is continued, with another plan refused.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ _ENTRIES = f"{WORK}/shards"
 
 
 class Entry(NamedTuple):
-    """A finished shard."""
+    """A finished shard, and what was found in its masks."""
 
     piece: Piece
     """Size and checksum of the shard's bytes."""
@@ -32,6 +33,25 @@ class Entry(NamedTuple):
     """Pixels that are 1, for each of its masks."""
     crcs: list[int]
     """CRC-32C of the pixels, for each of its masks."""
+    counts: list[int]
+    """Boundaries of runs, for each of its masks."""
+    steps: bytes
+    """The boundaries of all its masks: their steps, encoded."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain JSON types."""
+        return {**self._asdict(), "steps": base64.b64encode(self.steps).decode()}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Entry:
+        """Return an entry as it was written; KeyError, TypeError or ValueError if it was not."""
+        return cls(
+            Piece(*found["piece"]),
+            found["areas"],
+            found["crcs"],
+            found["counts"],
+            base64.b64decode(found["steps"], validate=True),
+        )
 
 
 class Journal:
@@ -88,7 +108,7 @@ class Journal:
 
     def record(self, shard: int, entry: Entry) -> None:
         """Write down that a shard is finished."""
-        self.objects.put(f"{_ENTRIES}/{shard}.json", _to_json(entry._asdict()))
+        self.objects.put(f"{_ENTRIES}/{shard}.json", _to_json(entry.to_json()))
 
     def finished(self) -> dict[int, Entry]:
         """Return the finished shards whose bytes are there in the recorded size."""
@@ -98,11 +118,11 @@ class Journal:
             if found is None:
                 continue
             try:
-                entry = Entry(Piece(*found["piece"]), found["areas"], found["crcs"])
-            except (KeyError, TypeError):
+                entry = Entry.from_json(found)
+            except (KeyError, TypeError, ValueError):
                 continue
             whole = self.objects.size(shard_key(shard)) == entry.piece.length
-            if whole and len(entry.areas) == len(self.layout.shard_rows(shard)):
+            if whole and len(entry.counts) == len(self.layout.shard_rows(shard)):
                 entries[shard] = entry
         return entries
 

@@ -115,12 +115,14 @@ def memory_bytes(memory: str | int) -> int:
         ) from None
 
 
-def block_rows(layout: Layout, chunks: tuple[int, int, int], memory: int, workers: int) -> int:
+def block_rows(
+    layout: Layout, chunks: tuple[int, int, int], held_bytes: int, memory: int, workers: int
+) -> int:
     """Return how many masks to read from the source at a time.
 
-    Two blocks are in memory at once, one is read while the other is encoded, and one HDF5 chunk for
-    each worker and for the library. A block that is a multiple of the masks in an HDF5 chunk
-    inflates each chunk only once.
+    Two blocks are in memory at once, one is read while the other is encoded. Each worker holds an
+    HDF5 chunk, a mask, and what it finds in the mask. A block that is a multiple of the masks in an
+    HDF5 chunk inflates each chunk only once.
 
     Parameters
     ----------
@@ -128,6 +130,8 @@ def block_rows(layout: Layout, chunks: tuple[int, int, int], memory: int, worker
         Shape of the masks.
     chunks : (int, int, int)
         Shape of an HDF5 chunk.
+    held_bytes : int
+        Bytes that a mask of a block takes.
     memory : int
         Bytes that the process may take.
     workers : int
@@ -139,10 +143,10 @@ def block_rows(layout: Layout, chunks: tuple[int, int, int], memory: int, worker
         When the budget does not hold even two single masks.
     """
     chunk_rows = chunks[0]
-    fixed = _PROCESS_BYTES + (workers + 1) * math.prod(chunks)
-    fits = (memory - fixed) // (2 * layout.mask_bytes)
+    fixed = _PROCESS_BYTES + (workers + 1) * (math.prod(chunks) + 3 * layout.mask_bytes)
+    fits = (memory - fixed) // (2 * held_bytes)
     if fits < 1:
-        least = math.ceil((fixed + 2 * layout.mask_bytes) / 2**20)
+        least = math.ceil((fixed + 2 * held_bytes) / 2**20)
         raise InvalidOption(
             f"memory={memory:,} bytes is too little for masks of {layout.height} x {layout.width}"
             f" pixels in HDF5 chunks of {chunks}: give at least memory='{least}MiB'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from maskcube.errors import NotAMaskStore
 from maskcube.layout import Layout
 
-__all__ = ["FORMAT_VERSION", "Manifest", "Piece"]
+__all__ = ["FORMAT_VERSION", "Manifest", "Piece", "RunPieces"]
 
 FORMAT_VERSION = 1
 
@@ -34,6 +35,18 @@ class Piece(NamedTuple):
         return cls(len(data), zlib.crc32(data))
 
 
+class RunPieces(NamedTuple):
+    """The runs of a store: how many boundaries there are, and in which pieces."""
+
+    n_boundaries: int
+    chunk_boundaries: int
+    """Boundaries in a chunk; the last one is filled up."""
+    steps: tuple[Piece, ...]
+    """Size and checksum of each chunk of steps."""
+    offsets: Piece
+    """Size and checksum of the offsets' chunk."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Where a store is from, how it is laid out and what its pieces are.
@@ -55,9 +68,12 @@ class Manifest:
     """Size and checksum of each shard."""
     coordinates: Mapping[str, Piece]
     """Size and checksum of each coordinate's chunk."""
+    runs: RunPieces | None = None
+    """The runs; None in a store that was written before there were any."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the block as it stands in the attributes."""
+        runs = {} if self.runs is None else {"runs": self.runs._asdict()}
         return {
             "format_version": FORMAT_VERSION,
             "generator": self.generator,
@@ -67,6 +83,7 @@ class Manifest:
             "counts": dict(self.counts),
             "shards": [list(piece) for piece in self.shards],
             "coordinates": {name: list(piece) for name, piece in self.coordinates.items()},
+            **runs,
             "complete": True,
         }
 
@@ -119,7 +136,22 @@ class Manifest:
             counts={name: _count(block["counts"][name]) for name in ("masks", "images", "nouns")},
             shards=shards,
             coordinates={name: _piece(entry) for name, entry in block["coordinates"].items()},
+            runs=_runs(block["runs"]) if "runs" in block else None,
         )
+
+
+def _runs(block: dict[str, Any]) -> RunPieces:
+    found = RunPieces(
+        block["n_boundaries"],
+        _count(block["chunk_boundaries"]),
+        tuple(_piece(entry) for entry in block["steps"]),
+        _piece(block["offsets"]),
+    )
+    if type(found.n_boundaries) is not int or not 0 <= found.n_boundaries < _MOST_BYTES:
+        raise ValueError(f"{found.n_boundaries!r} is no number of boundaries")
+    if len(found.steps) != math.ceil(found.n_boundaries / found.chunk_boundaries):
+        raise ValueError(f"{len(found.steps)} pieces for {found.n_boundaries:,} boundaries")
+    return found
 
 
 def _source(block: dict[str, Any], n_masks: int) -> dict[str, Any]:

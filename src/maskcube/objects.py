@@ -36,6 +36,8 @@ class Objects(Protocol):
 
     location: str
     """Where they are, for messages; without credentials."""
+    has_cheap_ranges: bool
+    """Whether asking twice costs next to nothing; a request to a bucket takes milliseconds."""
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Return an object, or `length` bytes of it from `start` on; None if it is not there."""
@@ -58,6 +60,8 @@ class Objects(Protocol):
 
 class Folder:
     """Objects as the files of a local folder."""
+
+    has_cheap_ranges = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -123,6 +127,8 @@ class Folder:
 
 class ZarrObjects:
     """Objects in any zarr ``Store``: memory, zip, bucket, or one of the user's own."""
+
+    has_cheap_ranges = False
 
     def __init__(self, store: Store, location: str | None = None) -> None:
         self.store = store

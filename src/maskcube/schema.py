@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from maskcube.codec import ZSTD_LEVEL
+from maskcube.codec import STEPS_LEVEL, ZSTD_LEVEL
 from maskcube.layout import DIMS, Layout
 from maskcube.manifest import Piece
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["COORDINATES", "MASKS", "MASK_ATTRIBUTES", "Coordinate", "build", "shard_key"]
+__all__ = [
+    "COORDINATES",
+    "MASKS",
+    "MASK_ATTRIBUTES",
+    "OFFSETS",
+    "RUNS",
+    "STEPS",
+    "Coordinate",
+    "build",
+    "shard_key",
+]
 
 MASKS = "masks"
 
@@ -76,6 +86,21 @@ COORDINATES: dict[str, Coordinate] = {
 }
 
 
+RUNS = "runs"
+STEPS = f"{RUNS}/steps"
+OFFSETS = f"{RUNS}/offsets"
+
+RUN_ATTRIBUTES: dict[str, Any] = {
+    "long_name": "runs of each mask, read row by row",
+    "comment": (
+        "cumsum(steps[offsets[i]:offsets[i + 1]]) are the boundaries of mask i in its flattened"
+        " pixels (y * width + x): first pixel of a run of 1, first pixel after it, and so on."
+        " Derived from the masks."
+    ),
+}
+"""Attributes of the subgroup of runs."""
+
+
 def shard_key(shard: int) -> str:
     """Return the key of a shard's object."""
     return f"{MASKS}/c/{shard}/0/0"
@@ -84,9 +109,11 @@ def shard_key(shard: int) -> str:
 def build(
     layout: Layout,
     coordinates: Mapping[str, np.ndarray[Any, Any]],
+    offsets: np.ndarray[Any, np.dtype[np.int64]],
+    chunk_steps: int,
     attributes: Callable[[Mapping[str, Piece]], Mapping[str, Any]],
 ) -> dict[str, bytes]:
-    """Return every object of a store but the shards, by key.
+    """Return every object of a store but the shards and the steps, by key.
 
     Plain zarr writes them into memory, so the metadata is zarr's own and any reader's.
 
@@ -96,8 +123,13 @@ def build(
         Shape of the mask array.
     coordinates : mapping of str to numpy.ndarray
         Values of each coordinate, (mask,).
+    offsets : numpy.ndarray
+        (mask + 1,) int64, where the steps of each mask begin.
+    chunk_steps : int
+        Steps in a chunk.
     attributes : callable
-        Gives the root attributes when told the size and checksum of each coordinate's chunk.
+        Gives the root attributes when told the size and checksum of each coordinate's chunk, and
+        of that of the offsets.
     """
     import zarr
     from zarr.core.buffer import Buffer
@@ -109,7 +141,9 @@ def build(
     _create_masks(group, layout)
     for name, values in coordinates.items():
         _create_coordinate(group, name, values)
-    pieces = {name: Piece.of(written[f"{name}/c/0"].to_bytes()) for name in coordinates}
+    _create_runs(group, offsets, chunk_steps)
+    whole = [*coordinates, OFFSETS]
+    pieces = {name: Piece.of(written[f"{name}/c/0"].to_bytes()) for name in whole}
     group.attrs.update(attributes(pieces))
     with warnings.catch_warnings():
         # Not in the specification yet; without it plain https shows an empty group.
@@ -146,6 +180,35 @@ def _create_coordinate(group: zarr.Group, name: str, values: np.ndarray[Any, Any
         config={"write_empty_chunks": True},
     )
     array[:] = values
+
+
+def _create_runs(
+    group: zarr.Group, offsets: np.ndarray[Any, np.dtype[np.int64]], chunk_steps: int
+) -> None:
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    group.create_group(RUNS, attributes=RUN_ATTRIBUTES)
+    array = group.create_array(
+        OFFSETS,
+        shape=offsets.shape,
+        dtype="int64",
+        chunks=offsets.shape,
+        compressors=_compressors(),
+        dimension_names=("mask_edge",),
+        attributes={"long_name": "where the steps of each mask begin, and where they are over"},
+        config={"write_empty_chunks": True},
+    )
+    array[:] = offsets
+    shuffled = BloscCodec(typesize=4, cname="zstd", clevel=STEPS_LEVEL, shuffle="shuffle")
+    group.create_array(
+        STEPS,
+        shape=offsets[-1:].tolist(),
+        dtype="int32",
+        chunks=(chunk_steps,),
+        compressors=[shuffled, Crc32cCodec()],
+        dimension_names=("step",),
+        attributes={"long_name": "background and object, in turn", "units": "pixel"},
+    )
 
 
 def _compressors() -> Any:  # noqa: ANN401 - zarr's own union of codecs

@@ -1,17 +1,23 @@
 """Masks straight from the byte ranges of their shards.
 
-A shard's index says where each encoded mask lies. Here the index is read once and kept, the ranges
-of neighbouring masks are fetched together, and each mask is checked and decoded into its place.
-What is missing is an error: plain zarr would give zeros.
+A shard's index says where each encoded mask lies. In a folder the index is read once and kept, the
+ranges of neighbouring masks are fetched together, and each mask is checked and decoded into its
+place, on threads. Elsewhere a request costs more than a whole encoded shard of 80 kB does: there a
+shard is one request, and stays in memory encoded. What is missing is an error: plain zarr would
+give zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskcube.codec import DamagedBytes, decode_chunk, index_bytes, unpack_index
 from maskcube.errors import CorruptMask, MaskcubeError
@@ -20,8 +26,11 @@ from maskcube.manifest import Piece
 from maskcube.objects import Objects
 from maskcube.schema import shard_key
 from maskcube.store import MaskStore
+from maskcube.threads import spread
 
-__all__ = ["ShardReader"]
+__all__ = ["Shard", "ShardReader"]
+
+_Result = TypeVar("_Result")
 
 _GAP_BYTES = 64 * 2**10
 """Ranges nearer than this are fetched as one: reading over the gap is cheaper than asking twice."""
@@ -29,22 +38,66 @@ _GAP_BYTES = 64 * 2**10
 _CACHED_INDEXES = 4096
 """Shard indexes to keep, of about 1 kB each."""
 
+_WHOLE_BYTES = 4 * 2**20
+"""Larger shards are never fetched whole."""
 
-class Wanted(NamedTuple):
-    """The masks wanted of one shard."""
+_CACHED_BYTES = 64 * 2**20
+"""Encoded shards to keep: all 24,011 masks are 29 MB."""
 
-    shard: int
-    slots: np.ndarray[Any, Any]
-    """Places in the shard, in ascending order, perhaps repeated."""
-    positions: np.ndarray[Any, Any]
-    """Where each of them goes in the answer."""
+_PART_MASKS = 4
+_MOST_PARTS = 64
+"""A thread decodes at least so many masks, and one of so many parts, before it asks for more."""
+
+
+class Shard:
+    """A shard's index, and those of its bytes that were fetched.
+
+    Parameters
+    ----------
+    index : list of (int, int)
+        Offset and length of each encoded mask in bytes.
+    """
+
+    def __init__(self, index: list[tuple[int, int]]) -> None:
+        self.index = index
+        self._ranges: list[tuple[int, bytes]] = []
+
+    @classmethod
+    def whole(cls, data: bytes, layout: Layout, shard: int) -> Shard:
+        """Return a shard of which all bytes are there.
+
+        Raises
+        ------
+        DamagedBytes
+            When its index is damaged, or says that a mask is absent.
+        """
+        body = len(data) - index_bytes(layout.shard_masks)
+        if body < 0:
+            raise DamagedBytes("it is too short for an index")
+        found = cls(unpack_index(data[body:], len(layout.shard_rows(shard)), body))
+        found.add(0, data)
+        return found
+
+    def add(self, start: int, data: bytes) -> None:
+        """Take bytes that begin at `start`."""
+        self._ranges.append((start, data))
+
+    def chunk(self, slot: int) -> bytes:
+        """Return the encoded mask at a place in the shard, which must have been fetched."""
+        offset, length = self.index[slot]
+        start, data = next(
+            (start, data)
+            for start, data in self._ranges
+            if start <= offset and offset + length <= start + len(data)
+        )
+        return data[offset - start : offset - start + length]
 
 
 class ShardReader:
     """Reads masks of a store by row.
 
     It pickles without what it has cached and holds no file open, so threads, forked processes and
-    dask workers may share it.
+    dask workers may share it. Copies that are unpickled in one process are one reader.
 
     Parameters
     ----------
@@ -55,16 +108,27 @@ class ShardReader:
     def __init__(self, store: MaskStore) -> None:
         self.layout: Layout = store.layout
         self._objects: Objects = store.objects
-        self._pieces: tuple[Piece, ...] = store.manifest.shards
-        self._indexes: dict[int, np.ndarray[Any, Any]] = {}
+        self._identity = store.identity
+        self._lengths = np.array([piece.length for piece in store.manifest.shards], np.int64)
+        self._forget()
 
-    def read(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._indexes: dict[int, list[tuple[int, int]]] = {}
+        self._shards: OrderedDict[int, tuple[Shard, int]] = OrderedDict()
+        self._cached_bytes = 0
+
+    def read(
+        self, rows: NDArray[np.integer[Any]], *, workers: int | None = None
+    ) -> NDArray[np.uint8]:
         """Return the masks in these rows, (len(rows), y, x) uint8, in the order asked.
 
         Parameters
         ----------
         rows : numpy.ndarray
             Row numbers, (n,) integer, from 0 on; in any order, repeated or not.
+        workers : int, optional
+            Threads that decode; one for each core by default.
 
         Raises
         ------
@@ -72,46 +136,118 @@ class ShardReader:
             When one of them is missing or damaged.
         """
         out = np.empty((len(rows), *self.layout.shape[1:]), np.uint8)
-        for wanted in _by_shard(rows, self.layout.shard_masks):
-            self._read_shard(wanted, out)
+        numbers = rows.tolist()
+        shards = self._fetch(numbers, workers)
+
+        size = max(_PART_MASKS, len(numbers) // _MOST_PARTS)
+
+        def decode(start: int) -> None:
+            for position, row in enumerate(numbers[start : start + size], start):
+                self._decode(row, shards, out[position])
+
+        spread(decode, range(0, len(numbers), size), workers)
         return out
 
-    def _read_shard(self, wanted: Wanted, out: np.ndarray[Any, Any]) -> None:
-        slots, first = np.unique(wanted.slots, return_index=True)
-        index = self._index(wanted.shard, slots)
-        places = wanted.positions[first]
-        for start, stop in _neighbours(index[slots]):
-            self._read_range(wanted.shard, slots[start:stop], places[start:stop], index, out)
-        for slot, position in zip(wanted.slots, wanted.positions, strict=True):
-            place = places[np.searchsorted(slots, slot)]
-            if place != position:
-                out[position] = out[place]
-
-    def _read_range(
+    def each(
         self,
-        shard: int,
-        slots: np.ndarray[Any, Any],
-        places: np.ndarray[Any, Any],
-        index: np.ndarray[Any, Any],
-        out: np.ndarray[Any, Any],
-    ) -> None:
-        """Fetch the range that holds some masks, and decode each into its place."""
-        entries = index[slots]
-        start, stop = int(entries[0, 0]), int(entries.sum(axis=1).max())
-        data = self._get(shard, start, stop - start, slots)
-        for slot, place, (offset, length) in zip(slots, places, entries, strict=True):
-            try:
-                decode_chunk(data[offset - start : offset - start + length], out[place])
-            except DamagedBytes as error:
-                raise self._corrupt(shard, [slot], str(error)) from error
+        function: Callable[[NDArray[np.uint8]], _Result],
+        rows: NDArray[np.integer[Any]],
+        *,
+        workers: int | None = None,
+    ) -> list[_Result]:
+        """Return ``function(mask)`` for the masks in these rows, in the order asked.
 
-    def _index(self, shard: int, slots: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        Each thread decodes into one buffer of its own: for a scan that is a third of the time that
+        new memory for every mask would take.
+
+        Parameters
+        ----------
+        function : callable
+            Takes a mask, (y, x) uint8, that is valid during the call only.
+        rows : numpy.ndarray
+            Row numbers, (n,) integer, from 0 on; in any order, repeated or not.
+        workers : int, optional
+            Threads; one for each core by default.
+
+        Raises
+        ------
+        CorruptMask
+            When one of them is missing or damaged.
+        """
+        numbers = rows.tolist()
+        size = self.layout.shard_masks
+
+        def part(start: int) -> list[_Result]:
+            asked = numbers[start : start + size]
+            shards = self._fetch(asked, 1)
+            mask = np.empty(self.layout.shape[1:], np.uint8)
+            found = []
+            for row in asked:
+                self._decode(row, shards, mask)
+                found.append(function(mask))
+            return found
+
+        parts = spread(part, range(0, len(numbers), size), workers)
+        return [result for found in parts for result in found]
+
+    def _decode(self, row: int, shards: dict[int, Shard], out: NDArray[np.uint8]) -> None:
+        shard, slot = divmod(row, self.layout.shard_masks)
+        try:
+            decode_chunk(shards[shard].chunk(slot), out)
+        except DamagedBytes as error:
+            raise self._corrupt(shard, [slot], str(error)) from error
+
+    def _fetch(self, rows: list[int], workers: int | None) -> dict[int, Shard]:
+        """Fetch the encoded masks in these rows, by shard."""
+        wanted: dict[int, list[int]] = {}
+        for row in rows:
+            shard, slot = divmod(row, self.layout.shard_masks)
+            wanted.setdefault(shard, []).append(slot)
+        if self._objects.has_cheap_ranges:
+            return {shard: self._ranges(shard, slots) for shard, slots in wanted.items()}
+        fetched = spread(lambda asked: self._whole(*asked), list(wanted.items()), workers)
+        return dict(zip(wanted, fetched, strict=True))
+
+    def _ranges(self, shard: int, slots: list[int]) -> Shard:
+        """Fetch only the encoded masks that are wanted of a shard."""
+        found = Shard(self._index(shard, slots))
+        for start, stop in _near(sorted(found.index[slot] for slot in set(slots))):
+            found.add(start, self._get(shard, start, stop - start, slots))
+        return found
+
+    def _whole(self, shard: int, slots: list[int]) -> Shard:
+        """Fetch a shard with one request, or find it among those that were kept."""
+        length = int(self._lengths[shard])
+        if length > _WHOLE_BYTES:
+            return self._ranges(shard, slots)
+        with self._lock:
+            if shard in self._shards:
+                self._shards.move_to_end(shard)
+                return self._shards[shard][0]
+        data = self._get(shard, 0, length, slots)
+        try:
+            found = Shard.whole(data, self.layout, shard)
+        except DamagedBytes as error:
+            raise self._corrupt(shard, slots, str(error)) from error
+        self._keep(shard, found, length)
+        return found
+
+    def _keep(self, shard: int, found: Shard, length: int) -> None:
+        """Keep an encoded shard; let those go that were not used for longest."""
+        with self._lock:
+            if shard not in self._shards:
+                self._shards[shard] = found, length
+                self._cached_bytes += length
+            while self._cached_bytes > _CACHED_BYTES:
+                self._cached_bytes -= self._shards.popitem(last=False)[1][1]
+
+    def _index(self, shard: int, slots: list[int]) -> list[tuple[int, int]]:
         """Return the index of a shard, from the cache or from the end of its object."""
         found = self._indexes.get(shard)
         if found is not None:
             return found
         size = index_bytes(self.layout.shard_masks)
-        body = self._pieces[shard].length - size
+        body = int(self._lengths[shard]) - size
         if body < 0:
             raise self._corrupt(shard, slots, "it is too short for an index")
         data = self._get(shard, body, size, slots)
@@ -124,7 +260,7 @@ class ShardReader:
         self._indexes[shard] = index
         return index
 
-    def _get(self, shard: int, start: int, length: int, slots: np.ndarray[Any, Any]) -> bytes:
+    def _get(self, shard: int, start: int, length: int, slots: list[int]) -> bytes:
         data = self._objects.get(shard_key(shard), start, length)
         if data is None:
             raise self._corrupt(shard, slots, "it is missing")
@@ -132,10 +268,9 @@ class ShardReader:
             raise self._corrupt(shard, slots, "it is shorter than it was written")
         return data
 
-    def _corrupt(
-        self, shard: int, slots: np.ndarray[Any, Any] | list[int], found: str
-    ) -> CorruptMask:
-        rows = [self.layout.shard_rows(shard).start + int(slot) for slot in slots]
+    def _corrupt(self, shard: int, slots: list[int], found: str) -> CorruptMask:
+        first = self.layout.shard_rows(shard).start
+        rows = [first + slot for slot in sorted(set(slots))]
         return CorruptMask(
             f"{self._objects.location}: shard {shard}: {found}; cannot read"
             f" {self._names(rows[0])}" + (f" and {len(rows) - 1} more" if len(rows) > 1 else ""),
@@ -152,23 +287,38 @@ class ShardReader:
             return f"mask {row} (image {image!r}, noun {noun!r}, instance {instance})"
         return f"mask {row}"
 
+    def __dask_tokenize__(self) -> tuple[str, str, Piece]:
+        return type(self).__name__, self._objects.location, self._identity
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_indexes": {}}
+        kept = ("layout", "_objects", "_identity", "_lengths")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __reduce__(self) -> tuple[Callable[..., ShardReader], tuple[dict[str, Any]]]:
+        return _unpickled, (self.__getstate__(),)
 
 
-def _by_shard(rows: np.ndarray[Any, Any], shard_masks: int) -> Iterator[Wanted]:
-    """Yield what is wanted of each shard, in the order of the shards."""
-    order = np.argsort(rows, kind="stable")
-    shards, slots = np.divmod(rows[order], shard_masks)
-    bounds = np.flatnonzero(np.diff(shards)) + 1
-    for part in np.split(np.arange(len(rows)), bounds) if len(rows) else []:
-        yield Wanted(int(shards[part[0]]), slots[part], order[part])
+_unpickled_readers: WeakValueDictionary[tuple[str, Piece], ShardReader] = WeakValueDictionary()
 
 
-def _neighbours(entries: np.ndarray[Any, Any]) -> Iterator[tuple[int, int]]:
-    """Yield the runs of entries, (n, 2) offset and length, to be fetched with one request each."""
-    ends = entries.sum(axis=1)
-    gaps = entries[1:, 0] - ends[:-1]
-    # An index may list its chunks in any order: one that goes back begins a new run.
-    bounds = np.flatnonzero((gaps > _GAP_BYTES) | (gaps < 0)) + 1
-    yield from zip([0, *bounds], [*bounds, len(entries)], strict=True)
+def _unpickled(state: dict[str, Any]) -> ShardReader:
+    """Return the reader of this state that is in this process already, or a new one."""
+    key = state["_objects"].location, state["_identity"]
+    reader = _unpickled_readers.get(key)
+    if reader is None:
+        reader = ShardReader.__new__(ShardReader)
+        reader.__dict__.update(state)
+        reader._forget()  # noqa: SLF001 - its own class
+        _unpickled_readers[key] = reader
+    return reader
+
+
+def _near(entries: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the ranges to fetch for some entries, ascending offsets and lengths."""
+    ranges: list[tuple[int, int]] = []
+    for offset, length in entries:
+        if ranges and offset - ranges[-1][1] <= _GAP_BYTES:
+            ranges[-1] = ranges[-1][0], max(ranges[-1][1], offset + length)
+        else:
+            ranges.append((offset, offset + length))
+    return ranges

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from maskcube.codec import checksum
+from maskcube.boundaries import boundaries_of
+from maskcube.codec import DamagedBytes, checksum, decode_chunk
 from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError, listed
 from maskcube.layout import Block, block_rows, blocks, worker_count
 from maskcube.manifest import Piece
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
-from maskcube.schema import COORDINATES, MASKS, shard_key
-from maskcube.shards import ShardReader
+from maskcube.ragged import RunReader, Runs
+from maskcube.schema import COORDINATES, MASKS, OFFSETS, RUNS, STEPS, shard_key
+from maskcube.shards import Shard, ShardReader
+from maskcube.slabs import Slab, StrayPixels, held_bytes, open_slab
 from maskcube.source import MaskSource
 from maskcube.store import MaskStore
 
@@ -29,8 +33,8 @@ __all__ = ["VerificationReport", "verify"]
 _Found = tuple[list[str], dict[int, str]]
 """Faults apart from single masks, and what is wrong with single masks, by row."""
 
-_COMPARED_MASKS = 32
-"""Masks to compare with the source at a time."""
+_COMPARED_MASKS = 8
+"""Masks that a thread compares with the source before it asks for more."""
 
 _MOST_BYTES = 2**30
 """What reading the source may take; fewer masks are read at a time where a HDF5 chunk has many."""
@@ -73,8 +77,8 @@ def verify(
     """Check that no mask and no coordinate of a store is damaged or lost.
 
     Every object is read: shards and coordinates are compared with the size and the checksum in the
-    manifest, every mask's pixels with their own CRC-32C and area. With a source, every pixel and
-    every field of the CSV is compared as well.
+    manifest, every mask's pixels with their own CRC-32C, area and runs. With a source, every pixel
+    and every field of the CSV is compared as well.
 
     Parameters
     ----------
@@ -110,13 +114,15 @@ def verify(
     threads = worker_count(workers)
     total = opened.layout.n_masks * (1 if source is None else 2)
     with mask_bar(total, "verifying", show=progress) as bar:
-        faults, bad = _check_pieces(opened)
-        checked = [_check_shards(opened, threads, bar.update)]
-        if source is not None:
-            with MaskSource(source, metadata, allow_duplicates=True) as masks:
-                masks.check()
-                checked.append(_compare(opened, masks, bar.update))
-            source = masks.path
+        faults = _check_pieces(opened)
+        with ThreadPoolExecutor(threads) as pool:
+            checked = [_check_shards(opened, pool, bar.update)]
+            if source is not None:
+                with MaskSource(source, metadata, allow_duplicates=True) as masks:
+                    masks.check()
+                    checked.append(_compare(opened, masks, pool, bar.update))
+                source = masks.path
+    bad: dict[int, str] = {}
     for more_faults, more_bad in checked:
         faults += more_faults
         bad = more_bad | bad
@@ -131,7 +137,7 @@ def verify(
     )
 
 
-def _check_pieces(store: MaskStore) -> _Found:
+def _check_pieces(store: MaskStore) -> list[str]:
     """Check the coordinates and the arrays' own metadata."""
     faults = []
     for name in COORDINATES:
@@ -139,33 +145,67 @@ def _check_pieces(store: MaskStore) -> _Found:
             store.coordinate(name)
         except CorruptStore as error:
             faults.append(str(error))
-    for name in (MASKS, *COORDINATES):
-        consolidated = store.arrays[name]
+    names = [MASKS, *COORDINATES]
+    if store.manifest.runs is not None:
+        names += [RUNS, STEPS, OFFSETS]
+    for name in names:
         data = store.objects.get(f"{name}/zarr.json")
         try:
-            same = data is not None and json.loads(data) == consolidated
-        except (ValueError, RecursionError):
+            same = data is not None and _described(json.loads(data)) == _described(
+                store.arrays[name]
+            )
+        except (ValueError, RecursionError, KeyError, AttributeError):
             same = False
         if not same:
             faults.append(f"metadata of {name!r} is missing or not what the root says")
-    return faults, {}
+    return faults
 
 
-def _check_shards(store: MaskStore, threads: int, told: Callable[[int], object]) -> _Found:
-    """Check every shard on threads."""
-    reader = ShardReader(store)
-    areas, crcs = (_column_or_none(store, name) for name in ("area", "crc32c"))
+def _described(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an array or group without the copies of what is below it."""
+    return {key: value for key, value in metadata.items() if key != "consolidated_metadata"}
+
+
+class _Expected(NamedTuple):
+    """What a store says of its masks; None where that is damaged, a fault of its own already."""
+
+    areas: NDArray[np.int32] | None
+    crcs: NDArray[np.uint32] | None
+    runs: Runs | None
+
+    def fault(self, row: int, mask: NDArray[np.uint8]) -> str | None:
+        """Return what is wrong with the pixels of a mask."""
+        if self.crcs is not None and checksum(mask) != self.crcs[row]:
+            return "its pixels' crc32c differs"
+        if self.areas is not None and np.count_nonzero(mask) != self.areas[row]:
+            return "its area differs"
+        if self.runs is not None:
+            boundaries, offsets = self.runs
+            wanted = boundaries[offsets[row] : offsets[row + 1]]
+            if not np.array_equal(boundaries_of(mask), wanted):
+                return "its runs are not those of its pixels"
+        return None
+
+
+def _check_shards(store: MaskStore, pool: Executor, told: Callable[[int], object]) -> _Found:
+    """Check every shard, and every mask in it."""
     faults: list[str] = []
     bad: dict[int, str] = {}
+    runs = None
+    if store.manifest.runs is not None:
+        try:
+            runs = RunReader(store).read(np.arange(store.layout.n_masks))
+        except CorruptStore as error:
+            faults.append(str(error))
+    expected = _Expected(_column_or_none(store, "area"), _column_or_none(store, "crc32c"), runs)
 
     def check(shard: int) -> _Found:
-        return _check_shard(store, reader, shard, areas, crcs)
+        return _check_shard(store, shard, expected)
 
-    with ThreadPoolExecutor(threads) as pool:
-        for shard, found in enumerate(pool.map(check, range(store.layout.n_shards))):
-            faults += found[0]
-            bad |= found[1]
-            told(len(store.layout.shard_rows(shard)))
+    for shard, found in enumerate(pool.map(check, range(store.layout.n_shards))):
+        faults += found[0]
+        bad |= found[1]
+        told(len(store.layout.shard_rows(shard)))
     return faults, bad
 
 
@@ -177,77 +217,75 @@ def _column_or_none(store: MaskStore, name: str) -> np.ndarray[Any, Any] | None:
         return None
 
 
-def _check_shard(
-    store: MaskStore,
-    reader: ShardReader,
-    shard: int,
-    areas: np.ndarray[Any, Any] | None,
-    crcs: np.ndarray[Any, Any] | None,
-) -> _Found:
-    """Compare a shard's bytes with the manifest, and each of its masks with its own checksum."""
+def _check_shard(store: MaskStore, shard: int, expected: _Expected) -> _Found:
+    """Compare a shard's bytes with the manifest, and each of its masks with what is said of it."""
+    rows = store.layout.shard_rows(shard)
+    every = range(rows.start, rows.stop)
     data = store.objects.get(shard_key(shard))
     if data is None:
-        rows = store.layout.shard_rows(shard)
-        return [f"shard {shard} is missing"], dict.fromkeys(
-            range(rows.start, rows.stop), "its shard is missing"
-        )
+        return [f"shard {shard} is missing"], dict.fromkeys(every, "its shard is missing")
     same = Piece.of(data) == store.manifest.shards[shard]
     faults = [] if same else [f"shard {shard}: size or checksum is not the recorded one"]
+    try:
+        found = Shard.whole(data, store.layout, shard)
+    except DamagedBytes as error:
+        return [*faults, f"shard {shard}: {error}"], dict.fromkeys(every, "it cannot be read")
+    mask = np.empty(store.layout.shape[1:], np.uint8)
     bad: dict[int, str] = {}
-    for row, mask in _readable(reader, shard, bad):
-        if crcs is not None and checksum(mask) != crcs[row]:
-            bad[row] = "its pixels' crc32c differs"
-        elif areas is not None and np.count_nonzero(mask) != areas[row]:
-            bad[row] = "its area differs"
+    for slot, row in enumerate(every):
+        try:
+            decode_chunk(found.chunk(slot), mask)
+        except DamagedBytes:
+            bad[row] = "it cannot be read"
+        else:
+            fault = expected.fault(row, mask)
+            if fault:
+                bad[row] = fault
     return faults, bad
 
 
-def _readable(
-    reader: ShardReader, shard: int, bad: dict[int, str]
-) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
-    """Yield each mask of a shard that can be read, with its row; add the others to `bad`."""
-    rows = reader.layout.shard_rows(shard)
-    for row in range(rows.start, rows.stop):
-        try:
-            mask = reader.read(np.array([row]))[0]
-        except CorruptMask:
-            bad[row] = "it cannot be read"
-        else:
-            yield row, mask
-
-
-def _compare(store: MaskStore, source: MaskSource, told: Callable[[int], object]) -> _Found:
+def _compare(
+    store: MaskStore, source: MaskSource, pool: Executor, told: Callable[[int], object]
+) -> _Found:
     """Compare every pixel and every field with the source."""
     if source.layout.shape != store.layout.shape:
         return [f"the source has shape {source.layout.shape}, not {store.layout.shape}"], {}
     faults = _table_faults(store, source.by_row())
     bad: dict[int, str] = {}
-    reader = ShardReader(store)
-    rows = block_rows(store.layout, source.file.chunks, _MOST_BYTES, workers=1)
-    buffer = np.empty((rows, *store.layout.shape[1:]), np.uint8)
+    file, reader = source.file, ShardReader(store)
+    # The pool's threads are not counted: their buffers are small beside a gibibyte.
+    rows = block_rows(store.layout, file.chunks, held_bytes(file), _MOST_BYTES, workers=1)
+    slab = open_slab(file, rows, normalize=store.manifest.source["normalize"])
+
+    def different(part: Block) -> dict[int, str]:
+        return _different(reader, slab, part)
+
     for block in blocks(0, store.layout.n_masks, rows):
-        expected = buffer[: len(block)]
-        source.file.read(block, expected)
-        if store.manifest.source["normalize"]:
-            np.minimum(expected, 1, out=expected)
-        for part in blocks(block.start, block.stop, _COMPARED_MASKS):
-            wanted = expected[part.start - block.start : part.stop - block.start]
-            bad |= _different(reader, part, wanted)
-            told(len(part))
+        try:
+            slab.load(block, pool)
+            for found in pool.map(different, blocks(block.start, block.stop, _COMPARED_MASKS)):
+                bad |= found
+        except StrayPixels:
+            faults.append(
+                f"masks {block.start} to {block.stop - 1} of the source have pixels other than 0"
+                " and 1, the store has not"
+            )
+        told(len(block))
     return faults, bad
 
 
-def _different(reader: ShardReader, part: Block, expected: np.ndarray[Any, Any]) -> dict[int, str]:
-    """Return the masks of a block whose pixels are not the expected ones."""
-    try:
-        found = reader.read(np.arange(part.start, part.stop))
-    except CorruptMask as error:
-        return dict.fromkeys(error.rows, "it cannot be read")
-    return {
-        row: "its pixels are not those of the source"
-        for row, one, other in zip(range(part.start, part.stop), found, expected, strict=True)
-        if not np.array_equal(one, other)
-    }
+def _different(reader: ShardReader, slab: Slab, part: Block) -> dict[int, str]:
+    """Return the masks of a block whose pixels are not those of the source."""
+    bad: dict[int, str] = {}
+    for row in range(part.start, part.stop):
+        try:
+            found = reader.read(np.array([row]), workers=1)[0]
+        except CorruptMask:
+            bad[row] = "it cannot be read"
+        else:
+            if not np.array_equal(found, slab.mask(row)):
+                bad[row] = "its pixels are not those of the source"
+    return bad
 
 
 def _table_faults(store: MaskStore, table: pd.DataFrame) -> list[str]:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskcube.codec import checksum, encode_mask, pack_shard
+from maskcube.boundaries import steps_in
+from maskcube.codec import checksum, encode_mask, encode_steps, pack_shard
 from maskcube.hdf5 import MaskFile
 from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, blocks
 from maskcube.manifest import Piece
 from maskcube.schema import shard_key
-from maskcube.source import stray_values
+from maskcube.slabs import Slab, open_slab
 
-__all__ = ["EncodedMask", "ShardWriter", "StrayPixels"]
+__all__ = ["EncodedMask", "ShardWriter"]
 
 
-class StrayPixels(ValueError):
-    """A mask has values other than 0 and 1."""
+_MASKS_AT_ONCE = 8
+"""Masks that a thread encodes before it asks for more: asking costs as much as a tenth of one."""
 
 
 class EncodedMask(NamedTuple):
-    """A mask as it goes into a shard."""
+    """A mask as it goes into a shard, and what was found in it."""
 
     chunk: bytes
-    area: int
     crc32c: int
+    steps: np.ndarray[Any, np.dtype[np.int32]]
+    """Lengths of background and object, in turn: the boundaries of its runs."""
 
 
 class ShardWriter:
@@ -84,46 +87,56 @@ class ShardWriter:
         layout = self.journal.layout
         shard = span.start // layout.shard_masks
         held: list[EncodedMask] = []
-        for encoded in self._encoded(span):
-            held.append(encoded)
-            if len(held) == len(layout.shard_rows(shard)):
-                self._write_shard(shard, held)
-                told(len(held))
-                shard, held = shard + 1, []
+        writing: deque[Future[int]] = deque()
+        with ThreadPoolExecutor(self.workers) as pool:
+            for encoded in self._encoded(span, pool):
+                held.append(encoded)
+                if len(held) == len(layout.shard_rows(shard)):
+                    writing.append(pool.submit(self._write_shard, shard, held))
+                    shard, held = shard + 1, []
+                    if len(writing) > self.workers:
+                        told(writing.popleft().result())
+            for future in writing:
+                told(future.result())
         return len(span)
 
-    def _write_shard(self, shard: int, masks: list[EncodedMask]) -> None:
-        slots = self.journal.layout.shard_masks
-        data = pack_shard([mask.chunk for mask in masks], slots)
+    def _write_shard(self, shard: int, masks: list[EncodedMask]) -> int:
+        data = pack_shard([mask.chunk for mask in masks], self.journal.layout.shard_masks)
         self.journal.objects.put(shard_key(shard), data)
         self.journal.record(
             shard,
             Entry(
-                Piece.of(data),
-                [mask.area for mask in masks],
-                [mask.crc32c for mask in masks],
+                piece=Piece.of(data),
+                areas=[int(mask.steps[1::2].sum()) for mask in masks],
+                crcs=[mask.crc32c for mask in masks],
+                counts=[len(mask.steps) for mask in masks],
+                steps=encode_steps(np.concatenate([mask.steps for mask in masks])),
             ),
         )
+        return len(masks)
 
-    def _encoded(self, span: Block) -> Iterator[EncodedMask]:
+    def _encoded(self, span: Block, pool: Executor) -> Iterator[EncodedMask]:
         """Yield the masks of a span in order; one block is read while another is encoded."""
-        shape = (self.rows, *self.journal.layout.shape[1:])
-        filling, encoding = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-        pending: list[Future[EncodedMask]] = []
-        with ThreadPoolExecutor(self.workers) as pool:
-            for block in blocks(span.start, span.stop, self.rows):
-                self.file.read(block, filling[: len(block)], pool)
-                # Inflating has waited for its turn behind encoding: these are done, or almost.
-                yield from (future.result() for future in pending)
-                filling, encoding = encoding, filling
-                pending = [pool.submit(self._encode, mask) for mask in encoding[: len(block)]]
-            yield from (future.result() for future in pending)
+        rows = min(self.rows, len(span))
+        filling, encoding = (open_slab(self.file, rows, normalize=self.normalize) for _ in "ab")
+        pending: list[Future[list[EncodedMask]]] = []
+        for block in blocks(span.start, span.stop, self.rows):
+            filling.load(block, pool)
+            filling, encoding = encoding, filling
+            parts = blocks(block.start, block.stop, _MASKS_AT_ONCE)
+            upcoming = [pool.submit(_encode, encoding, part) for part in parts]
+            # While these are encoded, those before are written.
+            for future in pending:
+                yield from future.result()
+            pending = upcoming
+        for future in pending:
+            yield from future.result()
 
-    def _encode(self, mask: np.ndarray[Any, Any]) -> EncodedMask:
-        if self.normalize:
-            np.minimum(mask, 1, out=mask)
-        elif stray_values(mask):
-            raise StrayPixels
-        # As booleans the count is a sum of bytes, four times as fast.
-        area = int(np.count_nonzero(mask.view(np.bool_)))
-        return EncodedMask(encode_mask(mask), area, checksum(mask))
+
+def _encode(slab: Slab, rows: Block) -> list[EncodedMask]:
+    """Encode some masks, each while it is still in the processor's cache."""
+    encoded = []
+    for row in range(rows.start, rows.stop):
+        mask = slab.mask(row)
+        encoded.append(EncodedMask(encode_mask(mask), checksum(mask), steps_in(mask)))
+    return encoded

@@ -44,19 +44,26 @@ def test_blocks_cover_a_range_and_end_at_multiples(start: int, length: int, rows
     assert all(block.stop % rows == 0 for block in found[:-1])
 
 
-@given(layouts, st.integers(1, 400), st.integers(200 * 2**20, 2**31), st.integers(1, 8))
+@given(
+    layouts,
+    st.integers(1, 400),
+    st.integers(200 * 2**20, 2**31),
+    st.integers(1, 8),
+    st.sampled_from([1, 8]),
+)
 def test_two_blocks_fit_into_the_budget(
-    layout: Layout, chunk_rows: int, memory: int, workers: int
+    layout: Layout, chunk_rows: int, memory: int, workers: int, packed: int
 ) -> None:
     chunks = (chunk_rows, 64, 64)
-    fixed = 192 * 2**20 + (workers + 1) * chunk_rows * 64 * 64
-    if memory < fixed + 2 * layout.mask_bytes:
+    held = max(1, layout.mask_bytes // packed)
+    fixed = 192 * 2**20 + (workers + 1) * (chunk_rows * 64 * 64 + 3 * layout.mask_bytes)
+    if memory < fixed + 2 * held:
         with pytest.raises(InvalidOption, match="give at least memory="):
-            block_rows(layout, chunks, memory, workers)
+            block_rows(layout, chunks, held, memory, workers)
         return
-    rows = block_rows(layout, chunks, memory, workers)
+    rows = block_rows(layout, chunks, held, memory, workers)
     assert 1 <= rows <= max(layout.n_masks, chunk_rows)
-    assert fixed + 2 * rows * layout.mask_bytes <= memory
+    assert fixed + 2 * rows * held <= memory
     # Each HDF5 chunk is inflated once whenever the budget allows it.
     assert rows % chunk_rows == 0 or rows < chunk_rows or rows == layout.n_masks
 

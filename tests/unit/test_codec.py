@@ -137,4 +137,4 @@ def test_slots_after_the_last_mask_are_absent() -> None:
     shard = pack_shard([b"abc", b"de"], 4)
     index = np.frombuffer(shard[-index_bytes(4) : -4], "<u8").reshape(4, 2)
     assert index.tolist() == [[0, 3], [3, 2], list(ABSENT), list(ABSENT)]
-    assert unpack_index(shard[-index_bytes(4) :], 2, 5).tolist() == [[0, 3], [3, 2]]
+    assert unpack_index(shard[-index_bytes(4) :], 2, 5) == [(0, 3), (3, 2)]

@@ -21,13 +21,14 @@ MODULES = sorted(
 
 FLOORS = [
     ["errors", "progress"],
-    ["layout"],
-    ["codes", "codec", "texts", "metadata", "manifest", "chunks", "hdf5", "objects"],
+    ["layout", "threads"],
+    ["codes", "codec", "texts", "boundaries", "metadata"],
+    ["manifest", "chunks", "hdf5", "slabs", "objects"],
     ["schema", "source"],
     ["stage"],
     ["journal"],
     ["store", "writer"],
-    ["labels", "catalog", "coordinates", "index", "shards", "conversion"],
+    ["labels", "catalog", "coordinates", "index", "shards", "ragged", "conversion"],
     ["reader", "backing"],
     ["painting", "captions", "sheet"],
     ["scenes"],

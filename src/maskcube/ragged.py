@@ -1,0 +1,181 @@
+"""The subgroup ``runs`` of a store: boundaries of every mask, end to end, and where each begins.
+
+They are kept as steps, each boundary's distance from the one before, which are small numbers; see
+`maskcube.boundaries`. The steps are in chunks of equal length, whatever masks these cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcube.boundaries import boundaries_of_steps
+from maskcube.codec import DamagedBytes, decode_chunk, decode_steps, encode_steps
+from maskcube.errors import CorruptStore
+from maskcube.manifest import Piece
+from maskcube.objects import Objects
+from maskcube.schema import OFFSETS, STEPS
+from maskcube.store import MaskStore
+
+__all__ = ["RunReader", "Runs", "put_steps", "steps_chunk"]
+
+Runs = tuple[NDArray[np.int32], NDArray[np.int64]]
+"""Boundaries of masks, end to end, and where those of each mask begin."""
+
+_CHUNK_STEPS = 2**20
+"""Steps in a chunk: 4 MiB, about 0.6 MB encoded, of 1,700 masks."""
+
+
+def steps_chunk(n_steps: int) -> int:
+    """Return how many steps are in a chunk if there are so many in all."""
+    return max(1, min(_CHUNK_STEPS, n_steps))
+
+
+def put_steps(
+    objects: Objects, counts: Sequence[int], encoded: Iterable[bytes]
+) -> tuple[Piece, ...]:
+    """Write the steps of all masks, one chunk in memory at a time.
+
+    Parameters
+    ----------
+    objects : Objects
+        The store that is being built.
+    counts : sequence of int
+        Steps in each encoded part.
+    encoded : iterable of bytes
+        The parts, in order, as `encode_steps` gives them.
+
+    Returns
+    -------
+    tuple of Piece
+        Size and checksum of each chunk.
+    """
+    pieces: list[Piece] = []
+    chunk = np.zeros(steps_chunk(sum(counts)), np.int32)
+    filled = 0
+    for count, part in zip(counts, encoded, strict=True):
+        steps = np.empty(count, np.int32)
+        decode_steps(part, steps)
+        while len(steps):
+            taken = min(len(steps), len(chunk) - filled)
+            chunk[filled : filled + taken] = steps[:taken]
+            filled, steps = filled + taken, steps[taken:]
+            if filled == len(chunk):
+                pieces.append(_put_chunk(objects, len(pieces), chunk))
+                filled = 0
+    if filled:
+        chunk[filled:] = 0
+        pieces.append(_put_chunk(objects, len(pieces), chunk))
+    return tuple(pieces)
+
+
+def _put_chunk(objects: Objects, number: int, steps: NDArray[np.int32]) -> Piece:
+    data = encode_steps(steps)
+    objects.put(f"{STEPS}/c/{number}", data)
+    return Piece.of(data)
+
+
+class RunReader:
+    """Reads the runs of masks by row.
+
+    Parameters
+    ----------
+    store : MaskStore
+        An opened store that has runs.
+    """
+
+    def __init__(self, store: MaskStore) -> None:
+        runs = store.manifest.runs
+        if runs is None:
+            raise ValueError(f"{store.location} has no runs")
+        self.location = store.location
+        self.n_masks = store.layout.n_masks
+        self._objects = store.objects
+        self._runs = runs
+
+    def read(self, rows: NDArray[np.integer[Any]]) -> Runs:
+        """Return the boundaries of the masks in these rows, and where each mask's begin.
+
+        Only the chunks that hold some of them are read.
+
+        Parameters
+        ----------
+        rows : numpy.ndarray
+            Row numbers, (n,) integer, in any order, repeated or not.
+
+        Returns
+        -------
+        boundaries : numpy.ndarray
+            (n_boundaries,) int32.
+        offsets : numpy.ndarray
+            (n + 1,) int64: those of the i-th mask asked are
+            ``boundaries[offsets[i]:offsets[i + 1]]``.
+
+        Raises
+        ------
+        CorruptStore
+            When a piece is missing or damaged.
+        """
+        places = self.offsets()
+        counts = np.diff(places)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        in_order = len(rows) == self.n_masks and bool((np.diff(rows) == 1).all())
+        if in_order:
+            return boundaries_of_steps(self._steps(0, int(places[-1])), offsets), offsets
+        steps = np.empty(offsets[-1], np.int32)
+        cached: dict[int, NDArray[np.int32]] = {}
+        for position in np.argsort(rows, kind="stable"):
+            first, last = int(places[rows[position]]), int(places[rows[position] + 1])
+            steps[offsets[position] : offsets[position + 1]] = self._steps(first, last, cached)
+        return boundaries_of_steps(steps, offsets), offsets
+
+    def offsets(self) -> NDArray[np.int64]:
+        """Return where the boundaries of each mask of the store begin, (mask + 1,) int64."""
+        data = self._get(f"{OFFSETS}/c/0", self._runs.offsets)
+        offsets = np.empty(self.n_masks + 1, np.int64)
+        try:
+            decode_chunk(data, offsets.view(np.uint8))
+        except DamagedBytes as error:
+            raise CorruptStore(f"{self.location}: {OFFSETS} {error}") from error
+        lengths = np.diff(offsets)
+        if offsets[0] or offsets[-1] != self._runs.n_boundaries or (lengths < 0).any():
+            raise CorruptStore(f"{self.location}: {OFFSETS} does not lead through all boundaries")
+        return offsets
+
+    def _steps(
+        self, first: int, last: int, cached: dict[int, NDArray[np.int32]] | None = None
+    ) -> NDArray[np.int32]:
+        """Return the steps from one place to another; the chunk read last is kept in `cached`."""
+        length = self._runs.chunk_boundaries
+        steps = np.empty(last - first, np.int32)
+        for number in range(first // length, -(-last // length) if last > first else 0):
+            chunk = None if cached is None else cached.get(number)
+            if chunk is None:
+                chunk = self._chunk(number)
+            if cached is not None:
+                cached.clear()
+                cached[number] = chunk
+            start = number * length
+            low, high = max(first, start), min(last, start + length)
+            steps[low - first : high - first] = chunk[low - start : high - start]
+        return steps
+
+    def _chunk(self, number: int) -> NDArray[np.int32]:
+        data = self._get(f"{STEPS}/c/{number}", self._runs.steps[number])
+        chunk = np.empty(self._runs.chunk_boundaries, np.int32)
+        try:
+            decode_steps(data, chunk)
+        except DamagedBytes as error:
+            raise CorruptStore(f"{self.location}: {STEPS}, chunk {number}: {error}") from error
+        return chunk
+
+    def _get(self, key: str, piece: Piece) -> bytes:
+        data = self._objects.get(key)
+        if data is None:
+            raise CorruptStore(f"{self.location}: {key} is missing")
+        if Piece.of(data) != piece:
+            raise CorruptStore(f"{self.location}: {key}: size or checksum is not the recorded one")
+        return data

@@ -1,0 +1,201 @@
+"""Consecutive masks of a source, read together and held in the cheapest form.
+
+HDF5 chunks of one mask stay deflated until their mask is wanted: nothing decoded waits in memory.
+Chunks of many masks must all be inflated before the first mask is whole; they are kept as bits,
+an eighth of the pixels, if their width allows it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from concurrent.futures import Executor
+from typing import Any, Protocol
+
+import numpy as np
+
+from maskcube.chunks import (
+    RawChunk,
+    can_inflate,
+    chunk_offsets,
+    chunk_rows,
+    inflate,
+    read_raw,
+    scratch,
+)
+from maskcube.hdf5 import MaskFile
+from maskcube.layout import Block
+
+__all__ = [
+    "DeflatedSlab",
+    "PackedSlab",
+    "PlainSlab",
+    "Slab",
+    "StrayPixels",
+    "held_bytes",
+    "open_slab",
+]
+
+_BYTE = 8
+"""Pixels to a byte of bits."""
+
+
+class StrayPixels(ValueError):
+    """A mask has values other than 0 and 1."""
+
+
+class Slab(Protocol):
+    """Masks of a source in memory, as many as were loaded last."""
+
+    def load(self, block: Block, pool: Executor) -> None:
+        """Read consecutive masks in place of those before, on the threads of a pool.
+
+        Raises
+        ------
+        SourceError
+            When they cannot be read.
+        StrayPixels
+            When a pixel is neither 0 nor 1, unless they are normalized; at the latest by `mask`.
+        """
+
+    def mask(self, row: int) -> np.ndarray[Any, Any]:
+        """Return the mask of one of these rows, (y, x) uint8 of 0 and 1, C-contiguous.
+
+        It is valid until the same thread asks for another one. May raise as `load` does.
+        """
+
+
+def open_slab(file: MaskFile, rows: int, *, normalize: bool) -> Slab:
+    """Return a slab for at most `rows` masks of a file at a time.
+
+    Parameters
+    ----------
+    file : MaskFile
+        The source's masks.
+    rows : int
+        Most masks to hold.
+    normalize : bool
+        Take every pixel but 0 as 1.
+    """
+    return _kind(file)(file, rows, normalize=normalize)
+
+
+def held_bytes(file: MaskFile) -> int:
+    """Return what one mask takes in a slab, at most."""
+    packed = _kind(file) is PackedSlab
+    return math.prod(_packed_shape(file)) if packed else file.layout.mask_bytes
+
+
+def _kind(file: MaskFile) -> type[DeflatedSlab | PackedSlab | PlainSlab]:
+    if not can_inflate(file.filters):
+        return PlainSlab
+    if file.chunks == file.layout.chunk_shape:
+        return DeflatedSlab
+    return PlainSlab if file.chunks[2] % _BYTE else PackedSlab
+
+
+def _packed_shape(file: MaskFile) -> tuple[int, int]:
+    """Return lines and bytes of a mask as bits; a line is as long as its chunks are."""
+    width = file.chunks[2]
+    return file.layout.height, math.ceil(file.layout.width / width) * width // _BYTE
+
+
+class DeflatedSlab:
+    """Masks that are one HDF5 chunk each, inflated when they are asked for."""
+
+    def __init__(self, file: MaskFile, rows: int, *, normalize: bool) -> None:  # noqa: ARG002 - as the others
+        self.file = file
+        self.normalize = normalize
+        self._raw: dict[int, RawChunk] = {}
+
+    def load(self, block: Block, pool: Executor) -> None:  # noqa: ARG002 - as the others
+        """Read the chunks of consecutive masks."""
+        with self.file.reading(block):
+            dataset, filters = self.file.dataset, self.file.filters
+            self._raw = {
+                row: read_raw(dataset, filters, (row, 0, 0))
+                for row in range(block.start, block.stop)
+            }
+
+    def mask(self, row: int) -> np.ndarray[Any, Any]:
+        """Return the mask of one of these rows."""
+        pixels = scratch(self.file.layout.shape[1:])
+        with self.file.reading(Block(row, row + 1)):
+            inflate(self._raw[row], pixels)
+        return _binary(pixels, normalize=self.normalize)
+
+
+class PackedSlab:
+    """Masks in HDF5 chunks of many, kept as one bit a pixel."""
+
+    def __init__(self, file: MaskFile, rows: int, *, normalize: bool) -> None:
+        self.file = file
+        self.normalize = normalize
+        self._start = 0
+        self._bits = np.empty((rows, *_packed_shape(file)), np.uint8)
+        # Whole numbers instead of single bytes: a chunk's bits get to their places five times
+        # as fast.
+        self._word = np.dtype(f"u{math.gcd(file.chunks[2] // _BYTE, 8)}")
+
+    def load(self, block: Block, pool: Executor) -> None:
+        """Read consecutive masks; a task inflates the chunks that lie side by side."""
+        self._start = block.start
+        offsets = chunk_offsets(self.file.dataset, block)
+        lines = [list(line) for _, line in itertools.groupby(offsets, key=lambda each: each[:2])]
+        for _ in pool.map(lambda line: self._load_line(block, line), lines):
+            pass
+
+    def _load_line(self, block: Block, offsets: list[tuple[int, int, int]]) -> None:
+        dataset, filters = self.file.dataset, self.file.filters
+        pixels = scratch(self.file.chunks)
+        words = self._bits.view(self._word)
+        for offset in offsets:
+            with self.file.reading(block):
+                inflate(read_raw(dataset, filters, offset), pixels)
+            if not self.normalize:
+                _binary(pixels[_inside(offset, dataset.shape)], normalize=False)
+            in_block, in_chunk = chunk_rows(offset, dataset, block)
+            chunk = np.packbits(pixels).view(self._word).reshape(*pixels.shape[:2], -1)
+            column = offset[2] // (_BYTE * self._word.itemsize)
+            target = words[in_block, offset[1] :, column : column + chunk.shape[2]]
+            lines = min(pixels.shape[1], target.shape[1])
+            target[:, :lines] = chunk[in_chunk, :lines]
+
+    def mask(self, row: int) -> np.ndarray[Any, Any]:
+        """Return the mask of one of these rows."""
+        bits = self._bits[row - self._start]
+        pixels: np.ndarray[Any, Any] = np.unpackbits(bits, axis=1, count=self.file.layout.width)
+        return pixels
+
+
+class PlainSlab:
+    """Masks as they are."""
+
+    def __init__(self, file: MaskFile, rows: int, *, normalize: bool) -> None:
+        self.file = file
+        self.normalize = normalize
+        self._start = 0
+        self._pixels = np.empty((rows, *file.layout.shape[1:]), np.uint8)
+
+    def load(self, block: Block, pool: Executor) -> None:
+        """Read consecutive masks."""
+        self._start = block.start
+        self.file.read(block, self._pixels[: len(block)], pool)
+
+    def mask(self, row: int) -> np.ndarray[Any, Any]:
+        """Return the mask of one of these rows."""
+        return _binary(self._pixels[row - self._start], normalize=self.normalize)
+
+
+def _inside(offset: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[slice, ...]:
+    """Return the part of a chunk that lies in the dataset; whatever is beyond means nothing."""
+    return tuple(slice(size - start) for start, size in zip(offset, shape, strict=True))
+
+
+def _binary(pixels: np.ndarray[Any, Any], *, normalize: bool) -> np.ndarray[Any, Any]:
+    """Return the pixels, every one but 0 as 1; or raise if there are others."""
+    if normalize:
+        np.minimum(pixels, 1, out=pixels)
+    elif pixels.max(initial=0) > 1:
+        raise StrayPixels
+    return pixels

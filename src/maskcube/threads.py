@@ -1,0 +1,66 @@
+"""The threads on which this process decodes.
+
+zstd releases the GIL, so masks decode side by side. The threads are made once, when they are first
+needed: starting some for each read would cost more than a few masks do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from maskcube.layout import worker_count
+
+__all__ = ["spread"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_MOST_THREADS = 8
+"""More would only wait for memory."""
+
+_busy = threading.local()
+_lock = threading.Lock()
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def spread(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None
+) -> list[_Result]:
+    """Return ``function(item)`` for each item, in order, computed on threads.
+
+    Parameters
+    ----------
+    function : callable
+        Must spend its time without the GIL.
+    items : sequence
+        What to call it with.
+    workers : int, optional
+        Threads; by default one for each core, at most 8. With one, or on one of these threads
+        itself, no other is used.
+    """
+    threads = min(worker_count(None), _MOST_THREADS) if workers is None else workers
+    if threads == 1 or len(items) < 2 or getattr(_busy, "here", False):  # noqa: PLR2004 - one is not spread
+        return [function(item) for item in items]
+    futures = [_pool(threads).submit(function, item) for item in items]
+    try:
+        return [future.result() for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    # A forked child has its parent's pool, but none of its threads.
+    key = os.getpid(), threads
+    with _lock:
+        if key not in _pools:
+            _pools[key] = ThreadPoolExecutor(threads, "maskcube", initializer=_mark)
+        return _pools[key]
+
+
+def _mark() -> None:
+    _busy.here = True
