@@ -35,13 +35,17 @@ class MaskcubeBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         storage_options: dict[str, Any] | None = None,
     ) -> xr.Dataset:
-        """Open a store; reads the coordinates and no pixel. See `maskcube.open_masks`."""
+        """Open a store; reads all coordinates and no pixel. See `maskcube.open_masks`."""
         from maskcube.reader import store_dataset
         from maskcube.store import MaskStore
 
         dataset = store_dataset(MaskStore.open(filename_or_obj, storage_options))
         dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or []
-        return dataset.drop_vars(dropped, errors="ignore")
+        dataset = dataset.drop_vars(dropped, errors="ignore")
+        # With chunks= xarray would cut lazy ones into as many tasks as there are shards.
+        for name in dataset.coords:
+            dataset.variables[name].load()
+        return dataset
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
         """Answer for our own suffix only: any other Zarr store is zarr's."""

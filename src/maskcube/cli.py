@@ -116,19 +116,18 @@ def get(
     from maskcube.segmentations import Segmentations
 
     with Segmentations(store) as segmentations:
-        rows = segmentations.for_image(image)
         if noun is None and output is not None:
             raise InvalidOption("--output saves one mask: give its noun")
-        if noun is None and not rows.empty:
-            found = rows[["noun", "instance_id", "score", "localized"]]
+        if noun is None and segmentations.has_image(image):
+            found = segmentations.for_image(image)[["noun", "instance_id", "score", "localized"]]
             records = [_plain(record) for record in found.to_dict("records")]
             click.echo(json.dumps(records) if as_json else found.to_string(index=False))
             return
-        mask = segmentations.get(image, noun or "", instance)
-    row = rows[(rows["noun"] == noun) & (rows["instance_id"] == instance)].iloc[0]
+        row = segmentations.find(image, noun or "", instance)
+        mask, record = segmentations[row], _plain(segmentations.record(row))
     if output is not None:
         _save(mask, output)
-    record = {**_plain(row.to_dict()), "area": int(mask.sum())}
+    record["area"] = int(mask.sum())
     lines = [f"{name}: {value}" for name, value in record.items()]
     click.echo(json.dumps(record) if as_json else "\n".join(lines))
 

@@ -15,6 +15,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import google_crc32c
@@ -28,7 +29,7 @@ __all__ = [
     "checksum",
     "decode_chunk",
     "decode_steps",
-    "decode_texts",
+    "decode_text_bytes",
     "encode_mask",
     "encode_steps",
     "index_bytes",
@@ -83,30 +84,32 @@ def decode_chunk(data: bytes, out: np.ndarray[Any, Any]) -> None:
         raise DamagedBytes(str(error)) from error
 
 
-def decode_texts(data: bytes, n_texts: int) -> np.ndarray[Any, Any]:
-    """Decode a ``vlen-utf8, zstd, crc32c`` piece, (n_texts,) StringDType.
+def decode_text_bytes(data: bytes, slack: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Decode a ``vlen-utf8, zstd, crc32c`` piece to lengths and UTF-8.
+
+    Parameters
+    ----------
+    data : bytes
+        The piece.
+    slack : int
+        Bytes of no meaning to have after the decoded ones.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_bytes + slack,) uint8.
 
     Raises
     ------
     DamagedBytes
-        When the checksum differs, or the bytes are not that many texts.
+        When the checksum differs, or the piece is larger than texts can be.
     """
-    from numcodecs.vlen import VLenUTF8
-
     size = _frame_content_bytes(checked(data))
     if size is None or size > _MOST_TEXT_BYTES:
         raise DamagedBytes(f"decodes to {size} bytes of text, at most {_MOST_TEXT_BYTES:,}")
-    raw = np.empty(size, np.uint8)
-    decode_chunk(data, raw)
-    # The decoder allocates as many texts as the first four bytes say.
-    found = int.from_bytes(raw[:4].tobytes(), "little")
-    if found != n_texts:
-        raise DamagedBytes(f"holds {found:,} texts, expected {n_texts:,}")
-    try:
-        texts = VLenUTF8().decode(raw)
-    except ValueError as error:
-        raise DamagedBytes(f"holds no texts: {error}") from error
-    return np.asarray(texts, dtype=np.dtypes.StringDType())
+    raw = np.empty(size + slack, np.uint8)
+    decode_chunk(data, raw[:size])
+    return raw
 
 
 def checked(data: bytes) -> bytes:
@@ -139,7 +142,10 @@ def _frame_content_bytes(frame: bytes) -> int | None:
 
 def encode_steps(steps: np.ndarray[Any, np.dtype[np.int32]]) -> bytes:
     """Encode steps of runs, (n,) int32, to the bytes of a chunk."""
-    data: bytes = _blosc.encode(np.ascontiguousarray(steps, "<i4"))
+    # On the main thread c-blosc would use several of its own, and put blocks in the order in which
+    # these finish: the same steps would not always be the same bytes.
+    with ThreadPoolExecutor(1) as pool:
+        data: bytes = pool.submit(_blosc.encode, np.ascontiguousarray(steps, "<i4")).result()
     return data + checksum(data).to_bytes(_CRC_BYTES, "little")
 
 

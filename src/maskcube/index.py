@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,12 +12,12 @@ from xarray import Variable
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import Index
 
-from maskcube.errors import InvalidOption, LabelNotFound, listed
-from maskcube.labels import Asked, LabelColumn
+from maskcube.catalog import INDEXED, Catalog
+from maskcube.coordinates import label_variable
+from maskcube.errors import InvalidOption, listed
+from maskcube.labels import LabelColumn
 
 __all__ = ["MaskIndex"]
-
-_NAMES = ("image", "noun", "instance")
 
 
 class MaskIndex(Index):
@@ -42,8 +41,8 @@ class MaskIndex(Index):
 
     Parameters
     ----------
-    columns : sequence of LabelColumn
-        Image, noun and instance, in this order and of the same length.
+    catalog : Catalog
+        Image, noun and instance of each mask.
     dim : hashable, default "mask"
         The dimension that they run along.
 
@@ -72,8 +71,8 @@ class MaskIndex(Index):
     maskcube.errors.LabelNotFound: no mask has noun 'hnad'; did you mean 'hand'?
     """
 
-    def __init__(self, columns: Sequence[LabelColumn], dim: Hashable = "mask") -> None:
-        self.columns = tuple(columns)
+    def __init__(self, catalog: Catalog, dim: Hashable = "mask") -> None:
+        self.catalog = catalog
         self.dim = dim
 
     @classmethod
@@ -97,23 +96,18 @@ class MaskIndex(Index):
         """
         if options:
             raise InvalidOption(f"MaskIndex takes no options, not {listed(options)}")
-        names = _NAMES if set(variables) == set(_NAMES) else tuple(variables)
-        if len(names) != len(_NAMES):
+        names = INDEXED if set(variables) == set(INDEXED) else tuple(variables)
+        if len(names) != len(INDEXED):
             raise InvalidOption(
                 f"MaskIndex needs image, noun and instance together, not {listed(names)}: "
-                f"set_xindex({list(_NAMES)}, MaskIndex)"
+                f"set_xindex({list(INDEXED)}, MaskIndex)"
             )
         sizes = {name: dict(variables[name].sizes) for name in names}
         if len(sizes[names[0]]) != 1 or any(each != sizes[names[0]] for each in sizes.values()):
             found = ", ".join(f"{name} {each}" for name, each in sizes.items())
             raise InvalidOption(f"the coordinates must be 1-D along one dimension, not {found}")
-        image, noun, instance = names
-        columns = (
-            LabelColumn.of_strings(image, variables[image].to_numpy()),
-            LabelColumn.of_strings(noun, variables[noun].to_numpy()),
-            LabelColumn.of_integers(instance, variables[instance].to_numpy()),
-        )
-        return cls(columns, *sizes[image])
+        arrays = {name: variables[name].to_numpy() for name in names}
+        return cls(Catalog.of_arrays(arrays), *sizes[names[0]])
 
     @classmethod
     def concat(
@@ -123,8 +117,7 @@ class MaskIndex(Index):
         positions: Iterable[Iterable[int]] | None = None,
     ) -> Self:
         """Return the index of masks one after the other; ``xarray.concat`` calls it."""
-        columns = zip(*(index.columns for index in indexes), strict=True)
-        joined = cls([LabelColumn.concat(column) for column in columns], dim)
+        joined = cls(Catalog.concat(index.catalog for index in indexes), dim)
         if positions is None:
             return joined
         return joined[np.argsort(np.concatenate([list(part) for part in positions]))]
@@ -132,24 +125,24 @@ class MaskIndex(Index):
     @property
     def n_masks(self) -> int:
         """Return the number of masks."""
-        return len(self.columns[0])
+        return len(self.catalog)
+
+    @property
+    def columns(self) -> tuple[LabelColumn, ...]:
+        """Return the labels of image, noun and instance."""
+        return self.catalog.columns
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
-        return type(self)([column.take(rows) for column in self.columns], self.dim)
+        return type(self)(self.catalog.take(rows), self.dim)
 
     def keys(self) -> NDArray[np.intp]:
         """Return a number for each mask, (mask,): the same where all three labels are."""
-        keys = np.zeros(self.n_masks, np.intp)
-        for column in self.columns:
-            keys = keys * len(column.labels) + column.codes
-            # Numbered anew each time, three counts of labels never overflow.
-            keys = np.unique(keys, return_inverse=True)[1]
-        return keys
+        return self.catalog.keys()
 
     def create_variables(
         self, variables: Mapping[Any, Variable] | None = None
     ) -> dict[Any, Variable]:
-        """Return the three coordinates, (mask,) each and read-only.
+        """Return the three coordinates, (mask,) each, read-only and lazy.
 
         Parameters
         ----------
@@ -160,7 +153,7 @@ class MaskIndex(Index):
         for column in self.columns:
             old = (variables or {}).get(column.name)
             attrs, encoding = (None, None) if old is None else (old.attrs, old.encoding)
-            created[column.name] = Variable(self.dim, column.array, attrs, encoding)
+            created[column.name] = label_variable(self.dim, column, attrs, encoding)
         return created
 
     def rows(self, labels: Mapping[Any, object]) -> NDArray[np.intp]:
@@ -173,7 +166,7 @@ class MaskIndex(Index):
         InvalidOption
             A question has no single answer, or asks a coordinate that is not indexed here.
         """
-        return self._rows(self._asked(labels))
+        return self.catalog.rows(labels)
 
     def sel(
         self, labels: Mapping[Any, object], method: object = None, tolerance: object = None
@@ -199,14 +192,14 @@ class MaskIndex(Index):
                 "labels have no nearest one, so there is no method= and no tolerance= here: give a "
                 'slice or a callable, as in .sel(noun=re.compile("hand").search)'
             )
-        asked = self._asked(labels)
-        rows = self._rows(asked)
+        asked = self.catalog.asked(labels)
+        rows = self.catalog.rows_of(asked)
         if len(asked) < len(self.columns) or not all(each.scalar for each in asked.values()):
             return IndexSelResult({self.dim: _sliced(rows)})
         if len(rows) > 1:
-            last = self.columns[-1]
+            last, mask = self.columns[-1], self.catalog.phrase(rows[0])
             raise InvalidOption(
-                f"{self._key(rows[0])} names {len(rows):,} masks, rows {listed(rows.tolist())}: "
+                f"{mask} names {len(rows):,} masks, rows {listed(rows.tolist())}: "
                 f"to get them all give a list for one, as in {last.name}=[...], which keeps the "
                 f"dimension {self.dim!r}"
             )
@@ -231,15 +224,14 @@ class MaskIndex(Index):
 
     def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> Self:
         """Return the index under new names of coordinates or of its dimension."""
-        columns = [replace(each, name=name_dict.get(each.name, each.name)) for each in self.columns]
-        return type(self)(columns, dims_dict.get(self.dim, self.dim))
+        return type(self)(self.catalog.renamed(name_dict), dims_dict.get(self.dim, self.dim))
 
     def equals(self, other: Index, **_exclude: object) -> bool:
         """Say whether both have the same labels in the same order."""
         return (
             isinstance(other, MaskIndex)
             and self.dim == other.dim
-            and all(map(LabelColumn.equals, self.columns, other.columns))
+            and self.catalog.equals(other.catalog)
         )
 
     def join(self, other: Self, how: str = "inner") -> Self:
@@ -295,49 +287,14 @@ class MaskIndex(Index):
         lines = [f"  {each.name!s:<{width}}  {listed(each.labels)}" for each in self.columns]
         return "\n".join([self._repr_inline_(80), *lines])
 
-    def _asked(self, labels: Mapping[Any, object]) -> dict[LabelColumn, Asked]:
-        unknown = set(labels) - {column.name for column in self.columns}
-        if unknown:
-            names = listed(column.name for column in self.columns)
-            raise InvalidOption(f"the index has {names}, not {listed(unknown)}")
-        return {each: each.asked(labels[each.name]) for each in self.columns if each.name in labels}
-
-    def _rows(self, asked: Mapping[LabelColumn, Asked]) -> NDArray[np.intp]:
-        rows = np.arange(self.n_masks)
-        spelt = {column: wanted for column, wanted in asked.items() if wanted.named}
-        filters = {column: wanted for column, wanted in asked.items() if not wanted.named}
-        # An empty list names nothing, and no masks are the answer.
-        must_exist = all(len(wanted.codes) for wanted in spelt.values())
-        for column, wanted in (spelt | filters).items():
-            found = rows[column.holds(wanted.codes, rows)]
-            if wanted.named and must_exist and not len(found):
-                raise self._not_together(spelt, column, rows)
-            rows = found
-        return rows
-
-    def _not_together(
-        self, spelt: Mapping[LabelColumn, Asked], last: LabelColumn, rows: NDArray[np.intp]
-    ) -> LabelNotFound:
-        """Return the error of labels that exist, but not together with those before the last."""
-        phrases = {each: each.phrase(list(each.labels[spelt[each].codes])) for each in spelt}
-        before = list(spelt)[: list(spelt).index(last)]
-        together = " with ".join(phrases[each] for each in before)
-        verb = "have" if len(before) == 1 and len(spelt[before[0]].codes) > 1 else "has"
-        return LabelNotFound(
-            f"no mask has {together} and {phrases[last]}; "
-            f"{together} {verb} {last.name}s: {listed(last.labels_in(rows))}"
-        )
-
-    def _key(self, row: int) -> str:
-        return ", ".join(each.phrase([each.labels[each.codes[row]]]) for each in self.columns)
-
     def _require_unique(self, keys: NDArray[np.intp]) -> None:
         counts = np.bincount(keys)
         if counts.max(initial=0) <= 1:
             return
         rows = np.flatnonzero(keys == counts.argmax())
+        mask = self.catalog.phrase(rows[0])
         raise InvalidOption(
-            f"masks can be aligned only where each key is there once, and {self._key(rows[0])} is "
+            f"masks can be aligned only where each key is there once, and {mask} is "
             f"at rows {listed(rows.tolist())}: keep one of them with .isel({self.dim}=...)"
         )
 

@@ -6,7 +6,6 @@ puts three of them side by side.
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -16,11 +15,11 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from xarray import DataArray, Variable
 
+from maskcube.codes import code_dtype, factorized
 from maskcube.errors import InvalidOption, LabelNotFound, listed
+from maskcube.texts import Texts
 
 __all__ = ["Asked", "LabelColumn"]
 
@@ -85,12 +84,24 @@ class LabelColumn:
         InvalidOption
             A value is missing or is no string.
         """
-        labels, codes = _factorized(_checked_strings(name, values))
+        labels, codes = factorized(_checked_strings(name, values))
         column = cls(name, _objects(map(str, labels)), codes, values.dtype)
         if values.dtype.kind == "T":
             # Made from the labels they would take five times as long as this copy.
             column.__dict__["array"] = _read_only(values.copy())
         return column
+
+    @classmethod
+    def of_texts(cls, name: Hashable, texts: Texts) -> Self:
+        """Return the column of the texts of a store, without a Python object for each.
+
+        Raises
+        ------
+        DamagedBytes
+            The bytes are no texts.
+        """
+        labels, codes = texts.factorized()
+        return cls(name, _objects(labels), codes, np.dtypes.StringDType())
 
     @classmethod
     def of_integers(cls, name: Hashable, values: NDArray[Any]) -> Self:
@@ -106,7 +117,7 @@ class LabelColumn:
                 f"coordinate {name!r} must hold integers, not {values.dtype}: convert it with "
                 '.astype("int64"), and give the coordinates in the order image, noun, instance'
             )
-        labels, codes = _factorized(values)
+        labels, codes = factorized(values)
         return cls(name, _objects(labels), codes, values.dtype)
 
     @classmethod
@@ -116,13 +127,18 @@ class LabelColumn:
         codes = [np.searchsorted(labels, column.labels)[column.codes] for column in columns]
         dtype = _common_dtype([column.dtype for column in columns])
         return cls(
-            columns[0].name, labels, np.concatenate(codes).astype(_code_dtype(len(labels))), dtype
+            columns[0].name, labels, np.concatenate(codes).astype(code_dtype(len(labels))), dtype
         )
 
     @cached_property
     def array(self) -> NDArray[Any]:
         """Return the label of every mask: (mask,) in the coordinate's dtype, read-only."""
         return _read_only(np.take(self.labels.astype(self.dtype), self.codes))
+
+    @property
+    def is_made(self) -> bool:
+        """Say whether `array` has been made."""
+        return "array" in self.__dict__
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -151,8 +167,16 @@ class LabelColumn:
         if present.all():
             return replace(self, codes=codes)
         labels = self.labels[present]
-        new_codes = (np.cumsum(present) - 1).astype(_code_dtype(len(labels)))
+        new_codes = (np.cumsum(present) - 1).astype(code_dtype(len(labels)))
         return replace(self, labels=labels, codes=new_codes[codes])
+
+    def code_of(self, label: object) -> int | None:
+        """Return where a label is in `labels`; None when no mask has it."""
+        try:
+            code = bisect_left(self.labels, label)
+        except TypeError:  # of another kind than the labels
+            return None
+        return code if code < len(self.labels) and self.labels[code] == label else None
 
     def labels_in(self, rows: NDArray[np.intp]) -> list[str | int]:
         """Return the distinct labels of some masks, sorted."""
@@ -216,9 +240,11 @@ class LabelColumn:
         return np.flatnonzero([bool(test(label)) for label in self.labels])
 
     def _each(self, label: Iterable[object]) -> list[object]:
-        if isinstance(label, (DataArray, Variable)):
+        # A DataArray or a Variable; to import xarray only to ask would take longer than the answer.
+        dims = getattr(label, "dims", None)
+        if dims is not None:
             raise InvalidOption(
-                f"{self.name} is an array with dims {label.dims}; each of its labels may name many "
+                f"{self.name} is an array with dims {dims}; each of its labels may name many "
                 "masks: give its .values for any of these, or make labels unique first, as in "
                 f'masks.groupby("{self.name}").any().sel({self.name}=...)'
             )
@@ -245,11 +271,11 @@ class LabelColumn:
         codes: set[int] = set()
         missing: dict[str | int, None] = {}
         for label in map(self._checked, labels):
-            code = bisect_left(self.labels, label)
-            if code < len(self.labels) and self.labels[code] == label:
-                codes.add(code)
-            else:
+            code = self.code_of(label)
+            if code is None:
                 missing[label] = None
+            else:
+                codes.add(code)
         if missing:
             raise LabelNotFound(f"no mask has {self.phrase(list(missing))}{self._hint(missing)}")
         return np.array(sorted(codes), np.intp)
@@ -272,6 +298,8 @@ class LabelColumn:
     def _near(self, label: str) -> list[str]:
         if len(self.labels) > _NEAR_LIMIT:
             return []
+        import difflib
+
         spellings = defaultdict(list)
         for spelling in self.labels:
             spellings[spelling.casefold()].append(spelling)
@@ -294,10 +322,6 @@ def _objects(labels: Iterable[object]) -> NDArray[np.object_]:
     return np.array(list(labels), dtype=object)
 
 
-def _code_dtype(n_labels: int) -> np.dtype[Any]:
-    return np.min_scalar_type(max(n_labels - 1, 0))
-
-
 def _common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
     dtype: np.dtype[Any] = np.result_type(*dtypes)
     # int64 with uint64 would be float64, and 2**53 + 1 another instance.
@@ -313,6 +337,8 @@ def _checked_strings(name: Hashable, values: NDArray[Any]) -> NDArray[Any]:
             f"coordinate {name!r} must hold strings, not {values.dtype}: give the coordinates in "
             "the order image, noun, instance"
         )
+    import pandas as pd
+
     objects = values.astype(object)
     if pd.api.types.infer_dtype(objects, skipna=False) not in {"string", "empty"}:
         row = next(row for row, value in enumerate(objects) if not isinstance(value, str))
@@ -321,22 +347,3 @@ def _checked_strings(name: Hashable, values: NDArray[Any]) -> NDArray[Any]:
             f"{reprlib.repr(objects[row])} ({type(objects[row]).__name__})"
         )
     return objects
-
-
-def _factorized(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.unsignedinteger[Any]]]:
-    """Return the distinct values, sorted, and where among them each value is.
-
-    ``pandas.factorize`` is as fast, but before pandas 3 it ends a string at a NUL.
-    """
-    changes = np.ones(len(values), bool)
-    changes[1:] = values[1:] != values[:-1]
-    starts = np.flatnonzero(changes)
-    # Masks of an image follow each other: one Python string for each run is enough.
-    in_runs = 2 * len(starts) < len(values)
-    heads = (values[starts] if in_runs else values).tolist()
-    labels = sorted(set(heads))
-    code_of = {label: code for code, label in enumerate(labels)}
-    codes = np.fromiter(
-        map(code_of.__getitem__, heads), dtype=_code_dtype(len(labels)), count=len(heads)
-    )
-    return labels, np.repeat(codes, np.diff(starts, append=len(values))) if in_runs else codes

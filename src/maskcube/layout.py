@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 from maskcube.errors import InvalidOption
 
-__all__ = ["DIMS", "Block", "Layout", "block_rows", "memory_bytes", "worker_count"]
+__all__ = ["DIMS", "FOLDER", "Block", "Layout", "block_rows", "memory_bytes", "worker_count"]
 
 DIMS = ("mask", "y", "x")
+
+FOLDER = "stimuli"
+"""Where in the dataset's folder the masks lie."""
 
 SHARD_MASKS = 64
 """Masks in a shard. 64 encoded masks are about 75 kB: an image's masks in one or two requests,

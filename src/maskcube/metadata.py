@@ -12,12 +12,14 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-import pandas as pd
 
 from maskcube.errors import listed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["COLUMNS", "read_metadata"]
 
@@ -203,6 +205,8 @@ def _convert(
     header: list[str], records: list[list[str]], lines: list[int]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Convert the records column by column; rows with a fault are left out of the table."""
+    import pandas as pd
+
     columns = dict(zip(header, zip(*records, strict=True), strict=False)) if records else {}
     faults: list[str] = []
     bad: set[int] = set()

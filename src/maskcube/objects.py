@@ -214,9 +214,6 @@ def open_objects(
     InvalidOption
         When `store` is none of these, or `storage_options` are given for a local path.
     """
-    from zarr.abc.store import Store
-    from zarr.storage import ObjectStore
-
     if isinstance(store, str) and "://" in store and not store.startswith("file://"):
         return _open_url(store, storage_options or {}, read_only=read_only)
     if storage_options:
@@ -226,6 +223,14 @@ def open_objects(
         return Folder(path)
     if isinstance(store, str | os.PathLike):
         return _open_zip(Path(store).expanduser(), read_only=read_only)
+    return _open_object(store, read_only=read_only)
+
+
+def _open_object(store: StoreLike, *, read_only: bool) -> Objects:
+    # A local folder does not need zarr, whose import takes longer than opening.
+    from zarr.abc.store import Store
+    from zarr.storage import ObjectStore
+
     if isinstance(store, Store):
         return ZarrObjects(store)
     if type(store).__module__.startswith("obstore"):

@@ -10,6 +10,8 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from maskcube.catalog import INDEXED, Catalog
+from maskcube.coordinates import described, stored_variable
 from maskcube.errors import InvalidOption
 from maskcube.index import MaskIndex
 from maskcube.layout import DIMS, Layout
@@ -18,10 +20,7 @@ from maskcube.schema import COORDINATES, MASK_ATTRIBUTES, MASKS
 from maskcube.shards import ShardReader
 from maskcube.store import MaskStore
 
-__all__ = ["INDEXED", "Chunks", "MaskReader", "mask_dataset", "open_masks", "store_dataset"]
-
-INDEXED = ("image", "noun", "instance")
-"""Coordinates that ``.sel`` understands."""
+__all__ = ["Chunks", "MaskReader", "mask_dataset", "open_masks", "store_dataset"]
 
 Chunks = str | int | Mapping[str, Any] | None
 """``"auto"``, a size for every dimension, a size by dimension, or None for no dask."""
@@ -95,7 +94,7 @@ def open_masks(
     chunks: Chunks = "auto",
     storage_options: dict[str, Any] | None = None,
 ) -> xr.DataArray:
-    """Open a store as a lazy, labelled array; reads the coordinates and no pixel.
+    """Open a store as a lazy, labelled array; reads image, noun and instance, and no pixel.
 
     Parameters
     ----------
@@ -114,14 +113,15 @@ def open_masks(
         ``masks``, (mask, y, x) uint8, 1 where the object is. Along ``mask`` it has the coordinates
         image, noun, instance (these three indexed: ``masks.sel(image=..., noun=...)``), score,
         box_x0, box_y0, box_x1, box_y1 (pixels), localized, mask_file, mask_row, area (pixels) and
-        crc32c. Reading a mask that is missing or damaged raises `CorruptMask`.
+        crc32c, each read when it is first used. Reading a mask that is missing or damaged raises
+        `CorruptMask`, reading such a coordinate `CorruptStore`.
 
     Raises
     ------
     StoreNotFound, IncompleteStore, NotAMaskStore
         When there is no complete mask store of a known format.
     CorruptStore
-        When a coordinate is missing or damaged.
+        When image, noun or instance is missing or damaged.
     InvalidOption
         When `chunks` names an unknown dimension.
 
@@ -157,32 +157,35 @@ def open_masks(
 
 def store_dataset(store: MaskStore) -> xr.Dataset:
     """Return an opened store as a Dataset without dask: ``masks``, and its indexed coordinates."""
-    coordinates = {name: store.coordinate(name) for name in COORDINATES}
+    others = {name: stored_variable(store, name) for name in COORDINATES if name not in INDEXED}
     # What is said of all masks and their pieces is not true of a selection that is saved.
     attributes = {key: value for key, value in store.attributes.items() if key != "maskcube"}
-    return mask_dataset(ShardReader(store), coordinates).assign_attrs(attributes)
+    return mask_dataset(ShardReader(store), Catalog.of_store(store), others).assign_attrs(
+        attributes
+    )
 
 
-def mask_dataset(reader: MaskReader, coordinates: Mapping[str, np.ndarray[Any, Any]]) -> xr.Dataset:
-    """Return masks as a lazy Dataset without dask, with an index over `INDEXED`.
+def mask_dataset(
+    reader: MaskReader, catalog: Catalog, others: Mapping[str, xr.Variable]
+) -> xr.Dataset:
+    """Return masks as a lazy Dataset without dask, with an index over image, noun and instance.
 
     Parameters
     ----------
     reader : MaskReader
         Reads the pixels.
-    coordinates : mapping of str to numpy.ndarray
-        Values of each coordinate of the schema, (mask,).
+    catalog : Catalog
+        The labels of each mask.
+    others : mapping of str to xarray.Variable
+        The coordinates that are not indexed, (mask,) each.
     """
     shards = dict(zip(DIMS, reader.layout.shard_shape, strict=True))
-    variables = {
-        name: xr.Variable(DIMS[:1], _alignable(name, values), *_description(name, shards[DIMS[0]]))
-        for name, values in coordinates.items()
+    index = MaskIndex(catalog)
+    labels = {
+        name: described(name, variable, shards[DIMS[0]])
+        for name, variable in index.create_variables().items()
     }
-    labels = {name: variables[name] for name in INDEXED}
-    index = MaskIndex.from_variables(labels, options={})
-    coords = xr.Coordinates(
-        {**variables, **index.create_variables(labels)}, indexes=dict.fromkeys(INDEXED, index)
-    )
+    coords = xr.Coordinates({**labels, **others}, indexes=dict.fromkeys(INDEXED, index))
     # xarray's own kinds of arrays are not in its declared types.
     lazy: Any = indexing.LazilyIndexedArray(MaskArray(reader))
     masks = xr.Variable(
@@ -192,21 +195,6 @@ def mask_dataset(reader: MaskReader, coordinates: Mapping[str, np.ndarray[Any, A
         {"preferred_chunks": shards, "chunks": reader.layout.chunk_shape},
     )
     return xr.Dataset({MASKS: masks}, coords=coords)
-
-
-def _alignable(name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return texts that are no labels as objects: ``StringDType`` cannot miss a value."""
-    return values.astype(object) if values.dtype.kind == "T" and name not in INDEXED else values
-
-
-def _description(name: str, shard_masks: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the attributes and the encoding of a coordinate."""
-    coordinate = COORDINATES[name]
-    encoding: dict[str, Any] = {"preferred_chunks": {DIMS[0]: shard_masks}}
-    if coordinate.dtype == "string":
-        # Some versions of xarray would write it with a fixed length, which few readers know.
-        encoding["dtype"] = object
-    return dict(coordinate.attributes), encoding
 
 
 def _is_size(value: object) -> bool:

@@ -11,53 +11,25 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsInt
+from typing import TYPE_CHECKING, Any, Self, SupportsInt
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from maskcube.errors import (
-    InvalidOption,
-    LabelNotFound,
-    MaskcubeError,
-    MissingDependency,
-    RowNotFound,
-    listed,
-)
-from maskcube.layout import Layout
+from maskcube.backing import open_backing
+from maskcube.catalog import Catalog
+from maskcube.errors import LabelNotFound, MissingDependency, RowNotFound, listed
 from maskcube.metadata import COLUMNS
-from maskcube.objects import Folder, StoreLike, folder_path
+from maskcube.objects import StoreLike, folder_path
 from maskcube.schema import COORDINATES
-from maskcube.shards import ShardReader
-from maskcube.source import FOLDER, MaskSource
-from maskcube.stage import ROOT
-from maskcube.store import MaskStore
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 __all__ = ["Segmentations"]
-
-
-class Backing(Protocol):
-    """Where the masks and the table are from."""
-
-    layout: Layout
-
-    def read(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the masks in these rows, (len(rows), y, x) uint8."""
-
-    def table(self) -> pd.DataFrame:
-        """Return the columns of the CSV, in its order."""
-
-    def masks(self) -> xr.DataArray:
-        """Return the masks as a lazy, labelled array."""
-
-    def close(self) -> None:
-        """Release what is open."""
 
 
 class Segmentations:
@@ -98,7 +70,7 @@ class Segmentations:
     ) -> None:
         given = _configured_data_dir() if data_dir is None else data_dir
         self.data_dir: Any = given if folder_path(given) is None else Path(given).expanduser()
-        self._backing = _open_backing(given, storage_options)
+        self._backing = open_backing(given, storage_options)
 
     @cached_property
     def metadata(self) -> pd.DataFrame:
@@ -115,7 +87,7 @@ class Segmentations:
         return self._backing.masks()
 
     def __len__(self) -> int:
-        return len(self._table)
+        return self._backing.layout.n_masks
 
     def __getitem__(self, mask_row: SupportsInt) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Return one mask by its row in the HDF5, (y, x) uint8.
@@ -127,12 +99,7 @@ class Segmentations:
         CorruptMask
             When it is missing or damaged.
         """
-        n_masks = self._backing.layout.n_masks
-        row = int(mask_row)
-        if not -n_masks <= row < n_masks:
-            raise RowNotFound(f"mask_row={row} is outside of the {n_masks:,} masks")
-        mask: np.ndarray[Any, np.dtype[np.uint8]] = self._backing.read(np.array([row % n_masks]))[0]
-        return mask
+        return self._backing.mask(self._checked(mask_row))
 
     def get(
         self, image_name: str, noun: str, instance: int = 0
@@ -146,15 +113,46 @@ class Segmentations:
         CorruptMask
             When it is missing or damaged.
         """
+        return self[self.find(image_name, noun, instance)]
+
+    def find(self, image_name: str, noun: str, instance: int = 0) -> int:
+        """Return the row in the HDF5 of the mask of an image, noun and instance.
+
+        Raises
+        ------
+        LabelNotFound
+            When no mask has them; it is a ``KeyError`` and says what there is.
+        """
         rows = self._rows(image_name)
-        match = rows[(rows["noun"] == noun) & (rows["instance_id"] == instance)]
-        if match.empty:
-            raise _no_mask(rows, image_name, noun, instance)
-        return self[match["mask_row"].iloc[0]]
+        found = rows
+        for column, label in zip(self._catalog.columns[1:], (noun, instance), strict=True):
+            code = column.code_of(label)
+            found = found[column.codes[found] == code] if code is not None else found[:0]
+        if not len(found):
+            raise _no_mask(self._catalog, rows, image_name, noun, instance)
+        return int(found[0])
+
+    def record(self, mask_row: SupportsInt) -> dict[str, Any]:
+        """Return one row of `metadata` as Python's own values, without making the table.
+
+        Raises
+        ------
+        RowNotFound
+            When there is no such row.
+        """
+        row = self._checked(mask_row)
+        known = {str(each.name): each.labels[each.codes[row]] for each in self._catalog.columns}
+        names = {coordinate.column: name for name, coordinate in COORDINATES.items()}
+        return {
+            column: known[name] if name in known else self._backing.value(name, row)
+            for column, name in ((column, names[column]) for column in COLUMNS)
+        }
 
     def for_image(self, image_name: str) -> pd.DataFrame:
         """Return the rows of `metadata` for one image, a copy; empty when it has no masks."""
-        return self._rows(image_name).reset_index(drop=True)
+        rows = self._rows(image_name)
+        positions = rows if self._ranks is None else self._ranks[rows]
+        return self._table.iloc[positions].reset_index(drop=True)
 
     def nouns(self, image_name: str, localized_only: bool = True) -> list[str]:  # noqa: FBT001, FBT002 - laion_fmri's signature
         """Return the nouns of an image in metadata order; empty when it has no masks.
@@ -168,16 +166,19 @@ class Segmentations:
         """
         rows = self._rows(image_name)
         if localized_only:
-            rows = rows[rows["localized"] == 1]
-        return [str(noun) for noun in rows["noun"].unique()]
+            rows = rows[self._localized[rows] == 1]
+        return _nouns(self._catalog, rows)
 
     def has_image(self, image_name: str) -> bool:
         """Whether the image has at least one mask."""
-        return image_name in self._positions
+        return self._catalog.columns[0].code_of(image_name) is not None
 
     def images(self) -> list[str]:
         """Return the images that have at least one mask, in metadata order."""
-        return [str(name) for name in self._table["image_name"].unique()]
+        images, order = self._catalog.columns[0], self._backing.order()
+        codes = images.codes if order is None else images.codes[order]
+        first = np.unique(codes, return_index=True)[1]
+        return list(images.labels[codes[np.sort(first)]])
 
     def close(self) -> None:
         """Release what is open; the next access opens it again."""
@@ -197,126 +198,57 @@ class Segmentations:
         return self._backing.table()
 
     @cached_property
-    def _positions(self) -> Mapping[Any, np.ndarray[Any, Any]]:
-        """Positions of each image's rows in the table."""
-        indices: dict[Any, Any] = self._table.groupby("image_name", sort=False).indices
-        return indices
+    def _catalog(self) -> Catalog:
+        return self._backing.catalog()
 
-    def _rows(self, image_name: str) -> pd.DataFrame:
-        return self._table.iloc[self._positions.get(image_name, np.array([], np.intp))]
+    @cached_property
+    def _localized(self) -> NDArray[Any]:
+        return self._backing.column("localized")
 
+    @cached_property
+    def _ranks(self) -> NDArray[np.intp] | None:
+        """Position of each row in the table; None when the table is in the order of the rows."""
+        order = self._backing.order()
+        return None if order is None else np.argsort(order)
 
-class StoreBacking:
-    """A converted store."""
+    def _checked(self, mask_row: SupportsInt) -> int:
+        n_masks = len(self)
+        row = int(mask_row)
+        if not -n_masks <= row < n_masks:
+            raise RowNotFound(f"mask_row={row} is outside of the {n_masks:,} masks")
+        return row % n_masks
 
-    def __init__(self, store: MaskStore) -> None:
-        self.store = store
-        self.layout = store.layout
-        self._reader = ShardReader(store)
-
-    def read(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the masks in these rows."""
-        return self._reader.read(rows)
-
-    def table(self) -> pd.DataFrame:
-        """Return the columns of the CSV, in its order."""
-        names = {coord.column: name for name, coord in COORDINATES.items() if coord.column}
-        table = pd.DataFrame({name: self._column(names[name]) for name in COLUMNS})
-        order = self.store.manifest.source["metadata"]["order"]
-        return table if order is None else table.iloc[order].reset_index(drop=True)
-
-    def _column(self, name: str) -> np.ndarray[Any, Any]:
-        values = self.store.coordinate(name)
-        if values.dtype.kind == "T":
-            return values.astype(object)
-        # pandas reads every whole number of a CSV as int64.
-        return values.astype(np.int64) if values.dtype.kind == "i" else values
-
-    def masks(self) -> xr.DataArray:
-        """Return the masks as `open_masks` does."""
-        from maskcube.reader import open_masks
-
-        return open_masks(self.store.objects.zarr_store())
-
-    def close(self) -> None:
-        """Do nothing: no file is kept open."""
+    def _rows(self, image_name: str) -> NDArray[np.intp]:
+        """Return the rows of an image's masks, in metadata order."""
+        images = self._catalog.columns[0]
+        code = images.code_of(image_name)
+        if code is None:
+            return np.empty(0, np.intp)
+        rows = np.flatnonzero(images.codes == code)
+        return rows if self._ranks is None else rows[np.argsort(self._ranks[rows])]
 
 
-class SourceBacking:
-    """The HDF5 and its CSV."""
-
-    def __init__(self, source: MaskSource) -> None:
-        self.source = source
-        self.layout = source.layout
-
-    def read(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the masks in these rows."""
-        return self.source.file.read_rows(rows)
-
-    def table(self) -> pd.DataFrame:
-        """Return the columns of the CSV, in its order."""
-        return self.source.table.astype({"localized": np.int64}).reset_index(drop=True)
-
-    def masks(self) -> xr.DataArray:
-        """Return the masks, with coordinates as a store has them, but for area and crc32c."""
-        from maskcube.reader import mask_dataset
-
-        rows = max(self.source.file.chunks[0], self.layout.task_masks)
-        dataset = mask_dataset(self, self.source.coordinates())
-        chunked = dataset.variables["masks"].chunk({"mask": rows, "y": -1, "x": -1})
-        return dataset.assign(masks=chunked)["masks"]
-
-    def close(self) -> None:
-        """Close the HDF5."""
-        self.source.close()
+def _nouns(catalog: Catalog, rows: NDArray[np.intp]) -> list[str]:
+    """Return the nouns of some masks, each once, in the order of the masks."""
+    nouns = catalog.columns[1]
+    return list(dict.fromkeys(nouns.labels[nouns.codes[rows]]))
 
 
-def _open_backing(given: StoreLike, storage_options: dict[str, Any] | None) -> Backing:
-    """Return the store that `given` is or holds, or else the HDF5 in it."""
-    folder = folder_path(given)
-    if folder is None or storage_options:
-        return StoreBacking(MaskStore.open(given, storage_options))
-    stores = _stores_in(folder)
-    if len(stores) > 1:
-        raise InvalidOption(
-            f"{folder} holds several mask stores: {listed(str(store) for store in stores)};"
-            " give the path of one"
-        )
-    if stores:
-        return StoreBacking(MaskStore.open(stores[0]))
-    if folder.suffix == ".zarr" or not folder.is_dir():
-        return StoreBacking(MaskStore.open(folder))
-    source = MaskSource(folder, allow_duplicates=True)
-    source.check()
-    return SourceBacking(source)
-
-
-def _stores_in(folder: Path) -> list[Path]:
-    """Return the folder itself if it is a store, or the complete mask stores in it."""
-    if (folder / ROOT).is_file():
-        return [folder]
-    stores = []
-    for path in sorted([*folder.glob("*.zarr"), *(folder / FOLDER).glob("*.zarr")]):
-        try:
-            MaskStore(Folder(path))
-        except MaskcubeError:
-            continue
-        stores.append(path)
-    return stores
-
-
-def _no_mask(rows: pd.DataFrame, image: str, noun: str, instance: int) -> LabelNotFound:
-    if rows.empty:
+def _no_mask(
+    catalog: Catalog, rows: NDArray[np.intp], image: str, noun: str, instance: int
+) -> LabelNotFound:
+    if not len(rows):
         return LabelNotFound(
             f"no mask has image {image!r}; only the shared stimuli have masks, images() lists them"
         )
-    if noun not in set(rows["noun"]):
-        return LabelNotFound(
-            f"image {image!r} has no mask of {noun!r}; it has {listed(rows['noun'].unique())}"
-        )
-    instances = rows.loc[rows["noun"] == noun, "instance_id"].tolist()
+    shown = _nouns(catalog, rows)
+    if noun not in shown:
+        return LabelNotFound(f"image {image!r} has no mask of {noun!r}; it has {listed(shown)}")
+    _, nouns, instances = catalog.columns
+    of_noun = rows[nouns.codes[rows] == nouns.code_of(noun)]
+    found = instances.labels[instances.codes[of_noun]].tolist()
     return LabelNotFound(
-        f"image {image!r} has no instance {instance!r} of {noun!r}; it has {listed(instances)}"
+        f"image {image!r} has no instance {instance!r} of {noun!r}; it has {listed(found)}"
     )
 
 

@@ -12,13 +12,12 @@ import pandas as pd
 
 from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
 from maskcube.hdf5 import MaskFile
-from maskcube.layout import Layout, blocks
+from maskcube.layout import FOLDER, Layout, blocks
 from maskcube.metadata import read_metadata
 from maskcube.schema import COORDINATES
 
 __all__ = ["CSV_NAME", "FOLDER", "HDF5_NAME", "KEYS", "MaskSource", "stray_values"]
 
-FOLDER = "stimuli"
 HDF5_NAME = "task-images_desc-segmentations.h5"
 CSV_NAME = "task-images_desc-segmentations_metadata.csv"
 

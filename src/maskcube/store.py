@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcube.codec import DamagedBytes, decode_chunk, decode_texts
+from maskcube.codec import DamagedBytes, decode_chunk
 from maskcube.errors import CorruptStore, IncompleteStore, NotAMaskStore, StoreNotFound
 from maskcube.journal import progress_of
 from maskcube.layout import Layout
@@ -17,6 +17,7 @@ from maskcube.manifest import Manifest, Piece
 from maskcube.objects import Folder, Objects, StoreLike, open_objects
 from maskcube.schema import COORDINATES, MASKS
 from maskcube.stage import ROOT, partial_path
+from maskcube.texts import Texts
 
 __all__ = ["MaskStore", "StoreInfo", "info", "read_manifest"]
 
@@ -77,6 +78,47 @@ class MaskStore:
         CorruptStore
             When its bytes are missing, damaged, or do not hold one value for each mask.
         """
+        try:
+            if COORDINATES[name].dtype == "string":
+                return self.texts(name).array()
+            values = np.empty(self.layout.n_masks, COORDINATES[name].dtype)
+            decode_chunk(self._coordinate_bytes(name), values.view(np.uint8))
+        except DamagedBytes as error:
+            raise self.corrupt(name, error) from error
+        return values
+
+    def texts(self, name: str) -> Texts:
+        """Read a coordinate of texts as the bytes that they are.
+
+        Raises
+        ------
+        CorruptStore
+            When its bytes are missing, damaged, or not of as many texts as there are masks. That
+            they are texts is checked by what reads them: `corrupt` makes the error then.
+        """
+        try:
+            return Texts(self._coordinate_bytes(name), self.layout.n_masks)
+        except DamagedBytes as error:
+            raise self.corrupt(name, error) from error
+
+    def text(self, name: str, row: int) -> str:
+        """Read the text of one mask.
+
+        Raises
+        ------
+        CorruptStore
+            When the coordinate's bytes are missing or damaged.
+        """
+        try:
+            return self.texts(name)[row]
+        except DamagedBytes as error:
+            raise self.corrupt(name, error) from error
+
+    def corrupt(self, name: str, found: DamagedBytes) -> CorruptStore:
+        """Return the error of a coordinate whose bytes are not what the codecs wrote."""
+        return CorruptStore(f"{self.location}: coordinate {name!r} {found}")
+
+    def _coordinate_bytes(self, name: str) -> bytes:
         data = self.objects.get(f"{name}/c/0")
         if data is None:
             raise CorruptStore(f"{self.location}: coordinate {name!r} is missing")
@@ -84,14 +126,7 @@ class MaskStore:
             raise CorruptStore(
                 f"{self.location}: coordinate {name!r}: size or checksum is not the recorded one"
             )
-        try:
-            if COORDINATES[name].dtype == "string":
-                return decode_texts(data, self.layout.n_masks)
-            values = np.empty(self.layout.n_masks, COORDINATES[name].dtype)
-            decode_chunk(data, values.view(np.uint8))
-        except DamagedBytes as error:
-            raise CorruptStore(f"{self.location}: coordinate {name!r} {error}") from error
-        return values
+        return data
 
 
 @dataclass(frozen=True, kw_only=True)

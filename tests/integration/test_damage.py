@@ -152,12 +152,21 @@ def test_a_damaged_coordinate_is_an_error(copy: Path, name: str) -> None:
     data[len(data) // 2] ^= 1
     chunk.write_bytes(data)
     with pytest.raises(maskcube.CorruptStore, match=f"coordinate '{name}'"):
-        maskcube.open_masks(copy)
+        _ = maskcube.open_masks(copy)[name].values
     with pytest.raises(maskcube.VerificationError, match=f"coordinate '{name}'"):
         maskcube.verify(copy)
     chunk.unlink()
     with pytest.raises(maskcube.CorruptStore, match=f"coordinate '{name}' is missing"):
-        maskcube.open_masks(copy)
+        _ = maskcube.open_masks(copy)[name].values
+
+
+def test_a_damaged_coordinate_stops_only_what_uses_it(copy: Path) -> None:
+    (copy / "score" / "c" / "0").unlink()
+    masks = maskcube.open_masks(copy)
+    assert "score" in repr(masks)
+    assert masks.sel(noun="hand").area.values.all()
+    with pytest.raises(maskcube.CorruptStore, match="coordinate 'score' is missing"):
+        _ = masks[masks.score > 0.5]
 
 
 class TestVerifyAgainstTheSource:

@@ -16,6 +16,7 @@ from reference import Source, write_source
 
 import maskcube
 from maskcube import ragged
+from maskcube.catalog import Catalog
 from maskcube.objects import Folder
 from maskcube.ragged import RunReader
 from maskcube.reader import mask_dataset
@@ -93,8 +94,7 @@ class Counted(Folder):
 def test_no_mask_is_decoded(small_store: Path) -> None:
     folder = Counted(small_store)
     opened = MaskStore(folder)
-    labels = {name: opened.coordinate(name) for name in ("image", "noun", "instance")}
-    masks = mask_dataset(ShardReader(opened), labels).masks
+    masks = mask_dataset(ShardReader(opened), Catalog.of_store(opened), {}).masks
     folder.reads.clear()
     maskcube.runs(masks.sel(noun="hand"))
     assert folder.reads == ["runs/offsets/c/0", "runs/steps/c/0"]

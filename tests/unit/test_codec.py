@@ -14,7 +14,6 @@ from maskcube.codec import (
     DamagedBytes,
     checksum,
     decode_chunk,
-    decode_texts,
     encode_mask,
     index_bytes,
     pack_shard,
@@ -108,42 +107,6 @@ def test_a_declared_terabyte_is_refused_before_it_is_allocated() -> None:
     header = b"\x28\xb5\x2f\xfd" + bytes([0xE0]) + (2**40).to_bytes(8, "little")
     with pytest.raises(DamagedBytes, match="1099511627776"):
         decode_chunk(_with_crc(header), np.empty(10, np.uint8))
-
-
-def _texts(*texts: str) -> bytes:
-    from numcodecs.vlen import VLenUTF8
-
-    return bytes(VLenUTF8().encode(np.array(texts, object)))
-
-
-def _piece(raw: bytes) -> bytes:
-    return _with_crc(bytes(Zstd(level=3).encode(raw)))
-
-
-def test_texts_come_back() -> None:
-    texts = ["", "nan", "crème brûlée", "\N{GRINNING FACE}", "a" * 100_000]
-    found = decode_texts(_piece(_texts(*texts)), 5)
-    assert found.tolist() == texts
-    assert found.dtype == np.dtypes.StringDType()
-
-
-@pytest.mark.parametrize(
-    ("data", "match"),
-    [
-        (_piece(_texts("a", "b")), "holds 2 texts, expected 3"),
-        (_piece((2**31).to_bytes(4, "little") + bytes(8)), "holds 2,147,483,648 texts"),
-        (_piece(_texts("a", "b", "c")[:-1]), "holds no texts"),
-        (_piece(_texts("a", "b", "c")[:-1] + b"\xff"), "holds no texts"),
-        (_piece(b""), "invalid input data"),
-        (_piece(bytes(2**28 + 1)), "at most 268,435,456"),
-        (_with_crc(b"no zstd"), "decodes to None bytes"),
-        (_piece(_texts("a", "b", "c"))[:-1] + b"x", "crc32c differs"),
-    ],
-    ids=["fewer", "billions", "cut", "no UTF-8", "empty", "bomb", "no frame", "flipped"],
-)
-def test_what_is_not_so_many_texts_is_damage(data: bytes, match: str) -> None:
-    with pytest.raises(DamagedBytes, match=match):
-        decode_texts(data, 3)
 
 
 def _index(*entries: tuple[int, int]) -> bytes:

@@ -22,13 +22,14 @@ MODULES = sorted(
 FLOORS = [
     ["errors", "progress"],
     ["layout", "threads"],
-    ["codec", "boundaries", "metadata", "manifest", "chunks", "hdf5", "slabs", "objects"],
+    ["codes", "codec", "texts", "boundaries", "metadata"],
+    ["manifest", "chunks", "hdf5", "slabs", "objects"],
     ["schema", "source"],
     ["stage"],
     ["journal"],
     ["store", "writer"],
-    ["labels", "index", "ragged", "shards", "dasked", "conversion"],
-    ["reader"],
+    ["labels", "catalog", "coordinates", "index", "ragged", "shards", "dasked", "conversion"],
+    ["reader", "backing"],
     ["scan"],
     ["painting", "captions", "sheet"],
     ["scenes"],
@@ -152,3 +153,37 @@ from maskcube.cli import main
 main(["--help"], standalone_mode=False)
 """
     assert not _loaded_by(code) & HEAVY
+
+
+OPENING = """
+import sys
+import maskcube
+from maskcube.cli import main
+
+image = "shared_12rep_LAION_cluster_1003_i0.jpg"
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        'main(["get", "masks.zarr", image, "hand"], standalone_mode=False)',
+        'maskcube.Segmentations("masks.zarr").get(image, "hand")',
+        'maskcube.Segmentations("masks.zarr").nouns(image)',
+        'maskcube.Segmentations("masks.zarr")[3]',
+        'maskcube.info("masks.zarr")',
+    ],
+)
+def test_one_mask_of_a_store_needs_numpy_only(
+    use: str, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store.parent)
+    assert _loaded_by(OPENING + use) & HEAVY == {"numpy"}
+
+
+def test_opening_without_chunks_needs_no_dask_and_no_zarr(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store.parent)
+    loaded = _loaded_by('import maskcube\nmaskcube.open_masks("masks.zarr", chunks=None)')
+    assert loaded & HEAVY == {"numpy", "pandas", "xarray"}
