@@ -19,9 +19,8 @@ _CONTESTS: dict[str, Callable[[Workload], list[Contest]]] = {
     "open": opening.contests,
     "get": lookup.contests,
     "select": selection.contests,
-    "scan": scan.contests,
 }
-_SECTIONS = [*_CONTESTS, "convert", "size"]
+_SECTIONS = [*_CONTESTS, "scan", "convert", "size"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,30 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workload = Workload.prepare(work, asked.source, asked.images)
         figures: Record = {"machine": machine.describe(), "data": _data(workload, asked.source)}
         _print(report.heading(figures))
-        sections = []
+        records = []
         for record in _measured(workload, asked):
-            sections.append(record)
+            records.append(record)
             _print(report.table(record))
     if asked.json:
-        figures |= {"repetitions": asked.repetitions, "cache": "warm", "sections": sections}
+        figures |= {"repetitions": asked.repetitions, "cache": "warm", "contests": records}
         asked.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def _measured(workload: Workload, asked: argparse.Namespace) -> Iterator[Record]:
     for section in asked.sections:
         _say(f"measuring {section}")
-        if section in _CONTESTS:
-            for contest in _CONTESTS[section](workload):
-                yield {"section": section, **run(contest, asked.repetitions)}
-        elif section == "convert":
-            for record in _conversions(workload, asked):
-                yield {"section": section, **record}
-        else:
-            yield {"section": section, **sizes.measure(workload)}
+        for record in _records(section, workload, asked):
+            yield {"section": section, **record}
 
 
-def _conversions(workload: Workload, asked: argparse.Namespace) -> list[Record]:
-    return conversion.measure(workload, asked.repetitions, asked.peer_masks, asked.rechunker)
+def _records(section: str, workload: Workload, asked: argparse.Namespace) -> Iterator[Record]:
+    if section == "size":
+        yield sizes.measure(workload)
+    elif section == "convert":
+        yield from conversion.measure(
+            workload, asked.repetitions, asked.peer_masks, asked.rechunker
+        )
+    elif section == "scan":
+        for contest in scan.contests(workload, asked.scan_masks):
+            yield run(contest, asked.repetitions)
+    else:
+        for contest in _CONTESTS[section](workload):
+            yield run(contest, asked.repetitions)
 
 
 def _data(workload: Workload, sources: Sequence[Path]) -> Record:
@@ -90,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repetitions", type=int, default=7, help="of each peer (default 7)")
     add("--peer-masks", type=int, default=2400, metavar="N",
         help="convert the first N masks with each peer (default 2400)")  # fmt: skip
+    add("--scan-masks", type=int, metavar="N", help="count the first N masks only (default all)")
     add("--rechunker", metavar="PYTHON", help="interpreter that has rechunker, and so zarr 2")
     add("--json", type=Path, metavar="FILE", help="write all figures here")
     return parser

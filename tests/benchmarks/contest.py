@@ -151,9 +151,14 @@ def _entered(peer: Peer) -> _Entrant:
 def _try(entrant: _Entrant, questions: Sequence[Any], expected: Ask, repetitions: int) -> None:
     """Compare the answers, and decide how often this peer is asked."""
     assert entrant.ask is not None
-    equal = [_same(entrant.peer, entrant.ask(questions[0]), expected(questions[0]))]
-    # The first answer may have imported, or filled a cache: the second one says what it costs.
-    cost = _timed(entrant.ask, questions[-1:])
+    start = time.perf_counter()
+    answer = entrant.ask(questions[0])
+    cost = time.perf_counter() - start
+    equal = [_same(entrant.peer, answer, expected(questions[0]))]
+    del answer  # all masks of a noun may be a gigabyte
+    if cost < BUDGET_S / 4:
+        # The first answer may have imported, or filled a cache: another one says what it costs.
+        cost = _timed(entrant.ask, questions[-1:])
     entrant.n_repetitions = max(1, min(repetitions, int(BUDGET_S / cost)))
     share = BUDGET_S / entrant.n_repetitions
     entrant.n_questions = max(1, min(len(questions), int(share / cost)))

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,8 +90,8 @@ class _Run:
 
 def measure(
     workload: Workload, repetitions: int, n_masks: int, rechunker: str | None
-) -> list[Record]:
-    """Return a record for each layout; where peers convert the first masks only, so do we.
+) -> Iterator[Record]:
+    """Yield a record for each layout; where peers convert the first masks only, so do we.
 
     Parameters
     ----------
@@ -105,8 +106,10 @@ def measure(
     """
     n_masks = min(n_masks, workload.n_masks)
     pythons = {"rechunker": rechunker} if rechunker else {}
-    records = [_measure(workload, layout, n_masks, repetitions, pythons) for layout in _LAYOUTS]
-    return records if n_masks == workload.n_masks else [*records, _whole(workload)]
+    for layout in _LAYOUTS:
+        yield _measure(workload, layout, n_masks, repetitions, pythons)
+    if n_masks < workload.n_masks:
+        yield _whole(workload)
 
 
 def _measure(

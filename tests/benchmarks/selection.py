@@ -11,7 +11,7 @@ import numpy as np
 import maskcube
 from benchmarks.contest import Ask, Contest, Peer
 from benchmarks.ranges import Ranges
-from benchmarks.readers import hdf5_masks, labelled_hdf5, tensorstore_masks, zarr_masks
+from benchmarks.readers import dask_over, hdf5_masks, labelled_hdf5, tensorstore_masks, zarr_masks
 from benchmarks.workload import Workload
 
 __all__ = ["contests"]
@@ -50,6 +50,7 @@ def _contest(workload: Workload, name: str, labels: list[str], where: str) -> Co
             Peer(f"zarrs, {picked}", by_rows(lambda: zarr_masks(store, zarrs=True), pick)),
             Peer("zarrs, a loop", by_rows(lambda: zarr_masks(store, zarrs=True), _loop)),
             Peer("TensorStore", by_rows(lambda: tensorstore_masks(store), _tensorstore)),
+            Peer("dask over h5py", by_rows(lambda: dask_over(hdf5_masks(workload.row)), _dask)),
             Peer("xarray and dask over h5py, MultiIndex", partial(_multiindex, workload, name)),
             Peer("floor: `pread`, crc32c, zstd", by_rows(lambda: Ranges(store), _floor), "floor"),
         ],
@@ -102,9 +103,19 @@ def _loop(masks: Any, rows: Any) -> Any:
 
 
 def _slice(masks: Any, rows: Any) -> Any:
-    # The masks of an image need not lie together in a dataset that is not sorted.
-    together = rows[-1] - rows[0] + 1 == len(rows)
-    return masks[int(rows[0]) : int(rows[-1]) + 1] if together else _orthogonal(masks, rows)
+    together = _together(rows)
+    return _orthogonal(masks, rows) if together is None else masks[together]
+
+
+def _dask(masks: Any, rows: Any) -> Any:
+    together = _together(rows)
+    return masks[rows if together is None else together].compute()
+
+
+def _together(rows: Any) -> slice | None:
+    """Return the rows as a slice if they are one; of an unsorted dataset they need not be."""
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first + 1 == len(rows) else None
 
 
 def _orthogonal(masks: Any, rows: Any) -> Any:
