@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep what is made here, for one dataset; a temporary folder by default")  # fmt: skip
     add("--sections", type=_sections, default=_SECTIONS, metavar="LIST",
         help=f"of {','.join(_SECTIONS)} (default all)")  # fmt: skip
-    add("--repetitions", type=int, default=7, help="of each peer (default 7)")
+    add("--repetitions", type=int, default=5, help="of each peer (default 5)")
     add("--peer-masks", type=int, default=2400, metavar="N",
         help="convert the first N masks with each peer (default 2400)")  # fmt: skip
     add("--scan-masks", type=int, metavar="N", help="count the first N masks only (default all)")

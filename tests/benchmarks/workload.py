@@ -22,7 +22,7 @@ AUTO_CHUNKS = (376, 32, 32)
 """What h5py guesses for the 24,011 masks; for fewer it would guess otherwise."""
 
 _SMALL_NOUN = 90
-_N_ROWS = 64
+_N_ROWS = 32
 
 Label = tuple[str, str, int]
 """Image, noun and instance."""

@@ -12,19 +12,15 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parents[1]
-QUICK = {
-    "get": ["get", "sel"],
-    "select": ["image", "noun"],
-    "scan": ["scan"],
-    "size": ["size"],
-}
-PROCESSES = {
+QUICK = {"get": ["get", "sel"], "scan": ["scan"], "size": ["size"]}
+SLOW = {
     "open": ["open", "cold"],
+    "select": ["image", "noun"],
     "convert": ["convert-row", "convert-auto", "convert-all"],
 }
 
 
-@pytest.mark.parametrize("sections", [QUICK, pytest.param(PROCESSES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sections", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)])
 def test_every_peer_gives_our_answer(sections: dict[str, list[str]], tmp_path: Path) -> None:
     figures = _figures(sections, tmp_path)
     assert figures["cache"] == "warm"
