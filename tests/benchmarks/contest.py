@@ -20,6 +20,9 @@ __all__ = ["BUDGET_S", "Ask", "Contest", "NotPossible", "Peer", "Record", "ranke
 BUDGET_S = 8.0
 """Seconds after which a slow peer is not asked again."""
 
+_LEAST_S = 0.05
+"""Seconds that a repetition takes at least, or one moment of the machine would decide it."""
+
 Answer = Any
 Ask = Callable[[Any], Answer]
 Record = dict[str, Any]
@@ -85,6 +88,7 @@ class _Entrant:
     status: str = "ok"
     agrees: bool | None = None
     n_questions: int = 0
+    n_times: int = 1
     n_repetitions: int = 0
     times_s: list[float] = field(default_factory=list)
 
@@ -94,7 +98,7 @@ class _Entrant:
             "kind": self.peer.kind,
             "status": self.status,
             "agrees": self.agrees,
-            "n_questions": self.n_questions,
+            "n_questions": self.n_questions * self.n_times,
             "times_s": self.times_s,
             "median_s": statistics.median(self.times_s) if self.times_s else None,
         }
@@ -113,7 +117,8 @@ def run(contest: Contest, repetitions: int) -> Record:
         entrants.append(entrant)
     for entrant in rounds(entrants, repetitions):
         if entrant.ask is not None and len(entrant.times_s) < entrant.n_repetitions:
-            entrant.times_s.append(_timed(entrant.ask, contest.questions[: entrant.n_questions]))
+            asked = [*contest.questions[: entrant.n_questions]] * entrant.n_times
+            entrant.times_s.append(_timed(entrant.ask, asked))
     return {
         "name": contest.name,
         "title": contest.title,
@@ -162,6 +167,7 @@ def _try(entrant: _Entrant, questions: Sequence[Any], expected: Ask, repetitions
     entrant.n_repetitions = max(1, min(repetitions, int(BUDGET_S / cost)))
     share = BUDGET_S / entrant.n_repetitions
     entrant.n_questions = max(1, min(len(questions), int(share / cost)))
+    entrant.n_times = max(1, int(_LEAST_S / (cost * entrant.n_questions)))
     equal += [
         _same(entrant.peer, entrant.ask(question), expected(question))
         for question in questions[1 : entrant.n_questions]
