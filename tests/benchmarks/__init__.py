@@ -1,0 +1,1 @@
+"""What maskcube costs beside its peers, all in one run: see ``scripts/bench --help``."""
