@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from maskcube.sample import sample_dataset
     from maskcube.scan import map_masks, runs
     from maskcube.segmentations import Segmentations
-    from maskcube.store import StoreInfo, info
+    from maskcube.summary import StoreInfo, info
     from maskcube.verification import VerificationReport, verify
 
 __all__ = [
@@ -76,11 +76,11 @@ _HOMES = {
     "ConversionReport": "conversion",
     "MaskIndex": "index",
     "Segmentations": "segmentations",
-    "StoreInfo": "store",
+    "StoreInfo": "summary",
     "VerificationReport": "verification",
     "contact_sheet": "plot",
     "convert": "conversion",
-    "info": "store",
+    "info": "summary",
     "map_masks": "scan",
     "masks_from_runs": "boundaries",
     "open_masks": "reader",

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from maskcube.catalog import INDEXED, Catalog
 from maskcube.errors import InvalidOption, MaskcubeError, listed
+from maskcube.foreign import open_reader
 from maskcube.layout import DIMS, FOLDER, Layout
 from maskcube.metadata import COLUMNS
 from maskcube.objects import Folder, StoreLike, folder_path
 from maskcube.schema import COORDINATES
-from maskcube.shards import ShardReader
 from maskcube.stage import ROOT
 from maskcube.store import MaskStore
 
@@ -67,7 +67,7 @@ class StoreBacking:
     def __init__(self, store: MaskStore) -> None:
         self.store = store
         self.layout = store.layout
-        self._reader = ShardReader(store)
+        self._reader = open_reader(store)
 
     def mask(self, row: int) -> NDArray[np.uint8]:
         """Return the mask in a row."""

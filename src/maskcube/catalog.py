@@ -167,6 +167,8 @@ class Catalog:
 def _column(store: MaskStore, name: str) -> LabelColumn:
     if COORDINATES[name].dtype != "string":
         return LabelColumn.of_integers(name, store.coordinate(name))
+    if not store.is_native(name):
+        return LabelColumn.of_strings(name, store.coordinate(name))
     try:
         return LabelColumn.of_texts(name, store.texts(name))
     except DamagedBytes as error:

@@ -83,7 +83,7 @@ def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: A
 @as_json
 def info(store: str, *, as_json: bool) -> None:
     """Print what STORE says of itself."""
-    from maskcube.store import info as run
+    from maskcube.summary import info as run
 
     _print(run(store), as_json=as_json)
 

@@ -16,9 +16,9 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
+from maskcube.foreign import StoreReader
 from maskcube.layout import Layout
 from maskcube.schema import MASKS
-from maskcube.shards import ShardReader
 
 __all__ = ["MaskRows", "task_masks"]
 
@@ -43,7 +43,7 @@ class MaskRows(Array):
 
     Parameters
     ----------
-    reader : ShardReader
+    reader : StoreReader
         Reads masks by row.
     rows : numpy.ndarray
         (mask,) row numbers in the store.
@@ -51,12 +51,12 @@ class MaskRows(Array):
         Masks in a task.
     """
 
-    reader: ShardReader
+    reader: StoreReader
     rows: NDArray[np.intp]
     masks_a_task: int
     _made_as: str
 
-    def __new__(cls, reader: ShardReader, rows: NDArray[np.intp], size: int) -> Self:
+    def __new__(cls, reader: StoreReader, rows: NDArray[np.intp], size: int) -> Self:
         """Return the array; builds one task for every `size` masks and reads nothing."""
         name = f"{MASKS}-{tokenize(reader, _short(rows), size)}"
         parts = [rows[start : start + size] for start in range(0, len(rows), size)] or [rows]
@@ -105,12 +105,12 @@ class MaskRows(Array):
 
 
 def _mask_rows(
-    kind: type[MaskRows], reader: ShardReader, rows: range | NDArray[np.intp], size: int
+    kind: type[MaskRows], reader: StoreReader, rows: range | NDArray[np.intp], size: int
 ) -> MaskRows:
     return kind(reader, np.asarray(rows, np.intp), size)
 
 
-def _read(reader: ShardReader, rows: range | NDArray[np.intp]) -> NDArray[np.uint8]:
+def _read(reader: StoreReader, rows: range | NDArray[np.intp]) -> NDArray[np.uint8]:
     # dask has as many threads as there are cores already.
     return reader.read(np.asarray(rows, np.intp), workers=1)
 

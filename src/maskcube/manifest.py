@@ -46,6 +46,11 @@ class RunPieces(NamedTuple):
     offsets: Piece
     """Size and checksum of the offsets' chunk."""
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of all pieces."""
+        return sum(piece.length for piece in (*self.steps, self.offsets))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

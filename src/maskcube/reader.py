@@ -13,11 +13,11 @@ from xarray.core import indexing
 from maskcube.catalog import INDEXED, Catalog
 from maskcube.coordinates import described, stored_variable
 from maskcube.errors import InvalidOption
+from maskcube.foreign import open_reader
 from maskcube.index import MaskIndex
 from maskcube.layout import DIMS, Layout
 from maskcube.objects import StoreLike
 from maskcube.schema import COORDINATES, MASK_ATTRIBUTES, MASKS
-from maskcube.shards import ShardReader
 from maskcube.store import MaskStore
 
 __all__ = ["Chunks", "MaskReader", "mask_dataset", "open_masks", "store_dataset"]
@@ -145,7 +145,7 @@ def open_masks(
     size = task_masks(opened.layout) if chunks == "auto" else _masks_alone(wanted)
     if size:
         rows = np.arange(opened.layout.n_masks)
-        read = MaskRows(ShardReader(opened), rows, min(size, len(rows)))
+        read = MaskRows(open_reader(opened), rows, min(size, len(rows)))
         chunked = xr.Variable(masks.dims, read, masks.attrs, masks.encoding)
     else:
         from dask.base import tokenize
@@ -160,7 +160,7 @@ def store_dataset(store: MaskStore) -> xr.Dataset:
     others = {name: stored_variable(store, name) for name in COORDINATES if name not in INDEXED}
     # What is said of all masks and their pieces is not true of a selection that is saved.
     attributes = {key: value for key, value in store.attributes.items() if key != "maskcube"}
-    return mask_dataset(ShardReader(store), Catalog.of_store(store), others).assign_attrs(
+    return mask_dataset(open_reader(store), Catalog.of_store(store), others).assign_attrs(
         attributes
     )
 

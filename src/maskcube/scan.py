@@ -13,10 +13,10 @@ from xarray.core import indexing
 
 from maskcube.boundaries import boundaries_of
 from maskcube.errors import InvalidOption
+from maskcube.foreign import StoreReader
 from maskcube.layout import DIMS, worker_count
 from maskcube.ragged import Runs
 from maskcube.reader import MaskArray
-from maskcube.shards import ShardReader
 from maskcube.threads import spread
 
 __all__ = ["map_masks", "runs"]
@@ -61,6 +61,7 @@ def map_masks(
     Examples
     --------
     >>> import numpy as np
+    >>> from maskcube import open_masks
     >>> masks = open_masks("masks.zarr")
     >>> lines = map_masks(lambda mask: np.count_nonzero(mask.any(axis=1)), masks)
     >>> lines.dims, bool((lines <= masks.sizes["y"]).all())
@@ -105,6 +106,7 @@ def runs(masks: xr.DataArray) -> Runs:
 
     Examples
     --------
+    >>> from maskcube import open_masks
     >>> masks = open_masks("masks.zarr").sel(noun="hand")
     >>> boundaries, offsets = runs(masks)
     >>> mask = masks[0].values.reshape(-1)
@@ -141,7 +143,7 @@ def _each(
     return results
 
 
-def _stored(masks: xr.DataArray) -> tuple[ShardReader, NDArray[np.intp]] | None:
+def _stored(masks: xr.DataArray) -> tuple[StoreReader, NDArray[np.intp]] | None:
     """Return which masks of which store these are; None if they are anything else."""
     data: Any = masks.variable._data  # noqa: SLF001 - the public .data would read them all
     dasked = sys.modules.get("maskcube.dasked")
@@ -150,7 +152,7 @@ def _stored(masks: xr.DataArray) -> tuple[ShardReader, NDArray[np.intp]] | None:
     while isinstance(data, indexing.CopyOnWriteArray | indexing.MemoryCachedArray):
         data = data.array
     lazy = isinstance(data, indexing.LazilyIndexedArray) and isinstance(data.array, MaskArray)
-    if not lazy or not isinstance(data.array.reader, ShardReader):
+    if not lazy or not isinstance(data.array.reader, StoreReader):
         return None
     first, *cuts = data.key.tuple
     sizes = data.array.shape

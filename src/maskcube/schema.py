@@ -24,6 +24,7 @@ __all__ = [
     "STEPS",
     "Coordinate",
     "build",
+    "is_native",
     "shard_key",
 ]
 
@@ -104,6 +105,39 @@ RUN_ATTRIBUTES: dict[str, Any] = {
 def shard_key(shard: int) -> str:
     """Return the key of a shard's object."""
     return f"{MASKS}/c/{shard}/0/0"
+
+
+def is_native(name: str, metadata: Mapping[str, Any], layout: Layout) -> bool:
+    """Whether an array of a store is laid out and encoded as a conversion writes it.
+
+    Parameters
+    ----------
+    name : str
+        ``masks`` or a coordinate.
+    metadata : mapping
+        Its Zarr metadata.
+    layout : Layout
+        Shape of the mask array and of its shards.
+    """
+    try:
+        grid = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        if name != MASKS:
+            first = "vlen-utf8" if COORDINATES[name].dtype == "string" else "bytes"
+            return grid == [layout.n_masks] and _codecs(metadata) == [first, "zstd", "crc32c"]
+        sharding = metadata["codecs"][0]["configuration"]
+        return (
+            grid == list(layout.shard_shape)
+            and sharding["chunk_shape"] == list(layout.chunk_shape)
+            and sharding.get("index_location", "end") == "end"
+            and _codecs(metadata) == ["sharding_indexed"]
+            and _codecs(sharding) == ["bytes", "zstd", "crc32c"]
+        )
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return False
+
+
+def _codecs(metadata: Mapping[str, Any]) -> list[str]:
+    return [codec["name"] for codec in metadata["codecs"]]
 
 
 def build(

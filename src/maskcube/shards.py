@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -20,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.codec import DamagedBytes, decode_chunk, index_bytes, unpack_index
-from maskcube.errors import CorruptMask, MaskcubeError
+from maskcube.errors import CorruptMask
 from maskcube.layout import Layout
 from maskcube.manifest import Piece
 from maskcube.objects import Objects
 from maskcube.ragged import RunReader
 from maskcube.schema import shard_key
-from maskcube.store import MaskStore
+from maskcube.store import MaskStore, name_of
 from maskcube.threads import spread
 
 __all__ = ["Shard", "ShardReader"]
@@ -296,21 +295,12 @@ class ShardReader:
     def _corrupt(self, shard: int, slots: list[int], found: str) -> CorruptMask:
         first = self.layout.shard_rows(shard).start
         rows = [first + slot for slot in sorted(set(slots))]
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         return CorruptMask(
             f"{self._objects.location}: shard {shard}: {found}; cannot read"
-            f" {self._names(rows[0])}" + (f" and {len(rows) - 1} more" if len(rows) > 1 else ""),
+            f" {name_of(self._objects, rows[0])}{more}",
             rows,
         )
-
-    def _names(self, row: int) -> str:
-        """Name a mask by its labels, if these at least can be read."""
-        with suppress(MaskcubeError):
-            store = MaskStore(self._objects)
-            image, noun, instance = (
-                store.coordinate(name)[row] for name in ("image", "noun", "instance")
-            )
-            return f"mask {row} (image {image!r}, noun {noun!r}, instance {instance})"
-        return f"mask {row}"
 
     def __dask_tokenize__(self) -> tuple[str, str, Piece]:
         return type(self).__name__, self._objects.location, self._identity

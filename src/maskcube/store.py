@@ -1,25 +1,34 @@
-"""An opened store: its manifest, its coordinates, and what can be said of it without a pixel."""
+"""An opened store: its manifest and its coordinates."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskcube.codec import DamagedBytes, decode_chunk
-from maskcube.errors import CorruptStore, IncompleteStore, NotAMaskStore, StoreNotFound
+from maskcube.errors import (
+    CorruptStore,
+    IncompleteStore,
+    MaskcubeError,
+    NotAMaskStore,
+    StoreNotFound,
+    listed,
+)
 from maskcube.journal import progress_of
 from maskcube.layout import Layout
 from maskcube.manifest import Manifest, Piece
 from maskcube.objects import Folder, Objects, StoreLike, open_objects
-from maskcube.schema import COORDINATES, MASKS
+from maskcube.schema import COORDINATES, MASKS, is_native
 from maskcube.stage import ROOT, partial_path
 from maskcube.texts import Texts
 
-__all__ = ["MaskStore", "StoreInfo", "info", "read_manifest"]
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["MaskStore", "name_of", "read_manifest"]
 
 
 class MaskStore:
@@ -53,7 +62,7 @@ class MaskStore:
         self.attributes: dict[str, Any] = root["attributes"]
         self.manifest = Manifest.from_json(self.attributes.get("maskcube"), objects.location)
         self.arrays = _arrays(root, objects.location)
-        _check_masks(self.arrays, self.layout, objects.location)
+        _check_arrays(self.arrays, self.layout, objects.location)
 
     @classmethod
     def open(cls, store: StoreLike, storage_options: dict[str, Any] | None = None) -> MaskStore:
@@ -70,6 +79,10 @@ class MaskStore:
         """Where the store is."""
         return self.objects.location
 
+    def is_native(self, name: str) -> bool:
+        """Whether an array is as a conversion wrote it; any other one is left to plain zarr."""
+        return is_native(name, self.arrays[name], self.layout)
+
     def coordinate(self, name: str) -> np.ndarray[Any, Any]:
         """Read a coordinate, (mask,), in the dtype of the schema; texts as numpy StringDType.
 
@@ -78,6 +91,8 @@ class MaskStore:
         CorruptStore
             When its bytes are missing, damaged, or do not hold one value for each mask.
         """
+        if not self.is_native(name):
+            return self._foreign_coordinate(name)
         try:
             if COORDINATES[name].dtype == "string":
                 return self.texts(name).array()
@@ -88,7 +103,7 @@ class MaskStore:
         return values
 
     def texts(self, name: str) -> Texts:
-        """Read a coordinate of texts as the bytes that they are.
+        """Read a native coordinate of texts as the bytes that they are.
 
         Raises
         ------
@@ -109,10 +124,40 @@ class MaskStore:
         CorruptStore
             When the coordinate's bytes are missing or damaged.
         """
+        if not self.is_native(name):
+            return str(self.coordinate(name)[row])
         try:
             return self.texts(name)[row]
         except DamagedBytes as error:
             raise self.corrupt(name, error) from error
+
+    def _foreign_coordinate(self, name: str) -> np.ndarray[Any, Any]:
+        try:
+            values = np.asarray(self.zarr_array(name)[:])
+        except Exception as error:  # zarr and its codecs raise whatever they like
+            raise CorruptStore(
+                f"{self.location}: coordinate {name!r} cannot be read by zarr: {error}"
+            ) from error
+        dtype = COORDINATES[name].dtype
+        return values.astype(np.dtypes.StringDType() if dtype == "string" else dtype)
+
+    def zarr_array(self, name: str) -> zarr.Array[Any]:
+        """Return an array as plain zarr opens it; reads its metadata only.
+
+        Raises
+        ------
+        NotAMaskStore
+            When zarr cannot open it.
+        """
+        import zarr
+
+        try:
+            return zarr.open_array(self.objects.zarr_store(), path=name, mode="r", zarr_format=3)
+        except Exception as error:  # zarr raises whatever it likes
+            raise NotAMaskStore(
+                f"{self.location}: array {name!r} is not as a conversion writes it, and zarr cannot"
+                f" open it: {error}"
+            ) from error
 
     def corrupt(self, name: str, found: DamagedBytes) -> CorruptStore:
         """Return the error of a coordinate whose bytes are not what the codecs wrote."""
@@ -129,98 +174,14 @@ class MaskStore:
         return data
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoreInfo:
-    """What a store says of itself."""
-
-    location: str
-    """Where it is."""
-    format_version: int
-    n_masks: int
-    n_images: int
-    n_nouns: int
-    height: int
-    """Pixels along y."""
-    width: int
-    """Pixels along x."""
-    shard_masks: int
-    """Masks in a shard."""
-    n_shards: int
-    shard_bytes: int
-    """Size of all shards, encoded."""
-    raw_bytes: int
-    """Size of all masks, decoded."""
-    generator: str
-    """Name and version of what wrote it."""
-    created: str
-    """When the conversion began, UTC."""
-    source: dict[str, Any]
-    """The HDF5 and the CSV that it is from."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the same as plain JSON types."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        files = [
-            f"{file['file']} ({file['size_bytes'] / 1e6:,.1f} MB, sha256 {file['sha256'][:12]}...)"
-            for file in (self.source["masks"], self.source["metadata"])
-        ]
-        return (
-            f"{self.location}\n"
-            f"  {self.n_masks:,} masks of {self.height} x {self.width} pixels:"
-            f" {self.n_images:,} images, {self.n_nouns:,} nouns\n"
-            f"  {self.n_shards:,} shards of {self.shard_masks} masks,"
-            f" {self.shard_bytes / 1e6:,.1f} MB for {self.raw_bytes / 1e9:,.2f} GB of pixels\n"
-            f"  from {files[0]}\n   and {files[1]}\n"
-            f"  by {self.generator}, {self.created}, format_version {self.format_version}"
-        )
-
-
-def info(store: StoreLike, *, storage_options: dict[str, Any] | None = None) -> StoreInfo:
-    """Return what a store says of itself; reads its metadata only.
-
-    Parameters
-    ----------
-    store : path, URL or zarr Store
-        A converted store.
-    storage_options : dict, optional
-        For a URL: how to reach it.
-
-    Raises
-    ------
-    StoreNotFound, IncompleteStore, NotAMaskStore
-        When there is no complete mask store of a known format.
-
-    Examples
-    --------
-    >>> info("masks.zarr").n_images
-    24
-    """
-    opened = MaskStore.open(store, storage_options)
-    manifest, layout = opened.manifest, opened.layout
-    return StoreInfo(
-        location=opened.location,
-        format_version=opened.attributes["maskcube"]["format_version"],
-        n_masks=layout.n_masks,
-        n_images=manifest.counts["images"],
-        n_nouns=manifest.counts["nouns"],
-        height=layout.height,
-        width=layout.width,
-        shard_masks=layout.shard_masks,
-        n_shards=layout.n_shards,
-        shard_bytes=sum(piece.length for piece in manifest.shards),
-        raw_bytes=layout.n_masks * layout.mask_bytes,
-        generator=manifest.generator,
-        created=manifest.created,
-        source=_without_order(manifest.source),
-    )
-
-
-def _without_order(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the CSV's own order, which is as long as the store has masks."""
-    table = {key: value for key, value in source["metadata"].items() if key != "order"}
-    return {**source, "metadata": table}
+def name_of(objects: Objects, row: int) -> str:
+    """Name a mask by its labels for a message, if these at least can be read."""
+    with suppress(MaskcubeError):
+        store = MaskStore(objects)
+        image, noun = (store.text(name, row) for name in ("image", "noun"))
+        instance = store.coordinate("instance")[row]
+        return f"mask {row} (image {image!r}, noun {noun!r}, instance {instance})"
+    return f"mask {row}"
 
 
 def read_manifest(objects: Objects) -> Manifest:
@@ -275,26 +236,20 @@ def _arrays(root: dict[str, Any], location: str) -> dict[str, Any]:
     return arrays
 
 
-def _check_masks(arrays: dict[str, Any], layout: Layout, location: str) -> None:
-    """Raise unless the mask array is laid out as the manifest says."""
-    found = arrays.get(MASKS) or {}
-    try:
-        chunk = found["chunk_grid"]["configuration"]["chunk_shape"]
-        sharding = found["codecs"][0]["configuration"]
-        inner = [codec["name"] for codec in sharding["codecs"]]
-        laid_out = (
-            found["data_type"] == "uint8"
-            and found["shape"] == list(layout.shape)
-            and chunk == list(layout.shard_shape)
-            and sharding["chunk_shape"] == list(layout.chunk_shape)
-            and sharding.get("index_location", "end") == "end"
-            and inner == ["bytes", "zstd", "crc32c"]
-        )
-    except (KeyError, IndexError, TypeError):
-        laid_out = False
-    missing = [name for name in COORDINATES if name not in arrays]
-    if not laid_out or missing:
+def _check_arrays(arrays: dict[str, Any], layout: Layout, location: str) -> None:
+    """Raise unless the arrays are those of so many masks of this size."""
+    expected: dict[str, tuple[Any, list[int]]] = {
+        name: (coordinate.dtype, [layout.n_masks]) for name, coordinate in COORDINATES.items()
+    }
+    expected[MASKS] = ("uint8", list(layout.shape))
+    faults = [
+        name
+        for name, (dtype, shape) in expected.items()
+        if not isinstance(arrays.get(name), dict)
+        or (arrays[name].get("data_type"), arrays[name].get("shape")) != (dtype, shape)
+    ]
+    if faults:
         raise NotAMaskStore(
-            f"{location}: array {MASKS!r} is not laid out as format_version 1 says, or"
-            f" coordinates are missing: {missing}"
+            f"{location}: not the dtype and shape that format_version 1 says for {layout.n_masks:,}"
+            f" masks, or not there: {listed(faults)}"
         )

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from maskcube.boundaries import boundaries_of
 from maskcube.codec import DamagedBytes, checksum, decode_chunk
 from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError, listed
+from maskcube.foreign import StoreReader, open_reader
 from maskcube.layout import Block, block_rows, blocks, worker_count
 from maskcube.manifest import Piece
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
 from maskcube.ragged import RunReader, Runs
 from maskcube.schema import COORDINATES, MASKS, OFFSETS, RUNS, STEPS, shard_key
-from maskcube.shards import Shard, ShardReader
+from maskcube.shards import Shard
 from maskcube.slabs import Slab, StrayPixels, held_bytes, open_slab
 from maskcube.source import MaskSource
 from maskcube.store import MaskStore
@@ -146,7 +147,7 @@ def _check_pieces(store: MaskStore) -> list[str]:
         except CorruptStore as error:
             faults.append(str(error))
     names = [MASKS, *COORDINATES]
-    if store.manifest.runs is not None:
+    if _has_runs(store):
         names += [RUNS, STEPS, OFFSETS]
     for name in names:
         data = store.objects.get(f"{name}/zarr.json")
@@ -159,6 +160,11 @@ def _check_pieces(store: MaskStore) -> list[str]:
         if not same:
             faults.append(f"metadata of {name!r} is missing or not what the root says")
     return faults
+
+
+def _has_runs(store: MaskStore) -> bool:
+    """Whether the store has runs; where the masks were rewritten, nobody reads any."""
+    return store.manifest.runs is not None and store.is_native(MASKS)
 
 
 def _described(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -192,14 +198,18 @@ def _check_shards(store: MaskStore, pool: Executor, told: Callable[[int], object
     faults: list[str] = []
     bad: dict[int, str] = {}
     runs = None
-    if store.manifest.runs is not None:
+    if _has_runs(store):
         try:
             runs = RunReader(store).read(np.arange(store.layout.n_masks))
         except CorruptStore as error:
             faults.append(str(error))
     expected = _Expected(_column_or_none(store, "area"), _column_or_none(store, "crc32c"), runs)
 
+    reader = None if store.is_native(MASKS) else open_reader(store)
+
     def check(shard: int) -> _Found:
+        if reader is not None:
+            return _check_masks(reader, store.layout.shard_rows(shard), expected)
         return _check_shard(store, shard, expected)
 
     for shard, found in enumerate(pool.map(check, range(store.layout.n_shards))):
@@ -244,6 +254,19 @@ def _check_shard(store: MaskStore, shard: int, expected: _Expected) -> _Found:
     return faults, bad
 
 
+def _check_masks(reader: StoreReader, rows: Block, expected: _Expected) -> _Found:
+    """Compare masks with what is said of them where there are no shards as a conversion writes."""
+    bad: dict[int, str] = {}
+    for row in range(rows.start, rows.stop):
+        try:
+            fault = expected.fault(row, reader.mask(row))
+        except CorruptMask:
+            fault = "it cannot be read"
+        if fault:
+            bad[row] = fault
+    return [], bad
+
+
 def _compare(
     store: MaskStore, source: MaskSource, pool: Executor, told: Callable[[int], object]
 ) -> _Found:
@@ -252,7 +275,7 @@ def _compare(
         return [f"the source has shape {source.layout.shape}, not {store.layout.shape}"], {}
     faults = _table_faults(store, source.by_row())
     bad: dict[int, str] = {}
-    file, reader = source.file, ShardReader(store)
+    file, reader = source.file, open_reader(store)
     # The pool's threads are not counted: their buffers are small beside a gibibyte.
     rows = block_rows(store.layout, file.chunks, held_bytes(file), _MOST_BYTES, workers=1)
     slab = open_slab(file, rows, normalize=store.manifest.source["normalize"])
@@ -274,7 +297,7 @@ def _compare(
     return faults, bad
 
 
-def _different(reader: ShardReader, slab: Slab, part: Block) -> dict[int, str]:
+def _different(reader: StoreReader, slab: Slab, part: Block) -> dict[int, str]:
     """Return the masks of a block whose pixels are not those of the source."""
     bad: dict[int, str] = {}
     for row in range(part.start, part.stop):

@@ -52,7 +52,7 @@ def test_there_are_examples() -> None:
         for test in _examples(f"maskcube.{module}")
         for name in [test.name]
     }
-    verbs = ["conversion.convert", "reader.open_masks", "store.info", "verification.verify"]
+    verbs = ["conversion.convert", "reader.open_masks", "scan.runs", "summary.info"]
     assert {f"maskcube.{verb}" for verb in verbs} <= shown
 
 

@@ -1,0 +1,126 @@
+"""Masks of a store that somebody has rewritten: in other chunks, without shards, otherwise encoded.
+
+Plain zarr reads them. It shows what is missing as zeros, and other codecs may have no checksum, so
+the pixels of every mask are compared with the CRC-32C that the store keeps of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcube.codec import checksum
+from maskcube.errors import CorruptMask
+from maskcube.layout import Layout
+from maskcube.manifest import Piece
+from maskcube.schema import MASKS
+from maskcube.shards import ShardReader
+from maskcube.store import MaskStore, name_of
+from maskcube.threads import spread
+
+__all__ = ["StoreReader", "ZarrReader", "open_reader"]
+
+_Result = TypeVar("_Result")
+
+_PART_MASKS = 32
+"""Masks to read together when a function of each is wanted."""
+
+
+class ZarrReader:
+    """Reads masks of a store by row, through plain zarr.
+
+    Parameters
+    ----------
+    store : MaskStore
+        An opened store.
+
+    Attributes
+    ----------
+    layout : Layout
+        Shape of the masks.
+    runs : None
+        Those of the store may be of before the masks were rewritten.
+    """
+
+    runs: None = None
+
+    def __init__(self, store: MaskStore) -> None:
+        self.layout: Layout = store.layout
+        self._objects = store.objects
+        self._identity: Piece = store.identity
+        self._array: Any = store.zarr_array(MASKS)
+        self._crcs: NDArray[np.uint32] = store.coordinate("crc32c")
+
+    def read(
+        self, rows: NDArray[np.integer[Any]], *, workers: int | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the masks in these rows, (len(rows), y, x) uint8, in the order asked.
+
+        Parameters
+        ----------
+        rows : numpy.ndarray
+            Row numbers, (n,) integer, from 0 on; in any order, repeated or not.
+        workers : int, optional
+            As for a `ShardReader`; plain zarr has threads of its own.
+
+        Raises
+        ------
+        CorruptMask
+            When one of them is missing or damaged.
+        """
+        del workers
+        out = np.empty((len(rows), *self.layout.shape[1:]), np.uint8)
+        bounds = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+        for start, stop in pairwise(bounds):
+            if stop > start:
+                first = int(rows[start])
+                out[start:stop] = self._slice(first, first + stop - start)
+        for row, mask in zip(rows.tolist(), out, strict=True):
+            if checksum(mask) != self._crcs[row]:
+                raise self._corrupt(row, "its pixels are not those that were converted")
+        return out
+
+    def mask(self, row: int) -> NDArray[np.uint8]:
+        """Return the mask in a row, (y, x) uint8; raises as `read` does."""
+        mask: NDArray[np.uint8] = self.read(np.array([row]))[0]
+        return mask
+
+    def each(
+        self,
+        function: Callable[[NDArray[np.uint8]], _Result],
+        rows: NDArray[np.integer[Any]],
+        *,
+        workers: int | None = None,
+    ) -> list[_Result]:
+        """Return ``function(mask)`` for the masks in these rows, in the order asked; see `read`."""
+        results: list[_Result] = []
+        for start in range(0, len(rows), _PART_MASKS):
+            results += spread(function, list(self.read(rows[start : start + _PART_MASKS])), workers)
+        return results
+
+    def _slice(self, start: int, stop: int) -> NDArray[np.uint8]:
+        try:
+            masks: NDArray[np.uint8] = self._array[start:stop]
+        except Exception as error:  # zarr and its codecs raise whatever they like
+            raise self._corrupt(start, f"zarr cannot read it: {error}") from error
+        return masks
+
+    def _corrupt(self, row: int, found: str) -> CorruptMask:
+        name = name_of(self._objects, row)
+        return CorruptMask(f"{self._objects.location}: {found}; cannot read {name}", [row])
+
+    def __dask_tokenize__(self) -> tuple[str, str, Piece]:
+        return type(self).__name__, self._objects.location, self._identity
+
+
+StoreReader = ShardReader | ZarrReader
+"""Whatever reads masks of a store by row."""
+
+
+def open_reader(store: MaskStore) -> StoreReader:
+    """Return the fast reader, or the general one where the masks are not as a conversion writes."""
+    return ShardReader(store) if store.is_native(MASKS) else ZarrReader(store)
