@@ -7,7 +7,7 @@ Here a selection first becomes row numbers and then tasks that read just those r
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import dask
 import numpy as np
@@ -20,19 +20,33 @@ from maskcube.foreign import StoreReader
 from maskcube.layout import Layout
 from maskcube.schema import MASKS
 
-__all__ = ["MaskRows", "task_masks"]
+__all__ = ["MaskRows", "Tasks", "default_tasks"]
 
 _WHOLE = slice(None)
 
+_SELECTED_BYTES = 128 * 2**20
+"""Pixels of a selection that are read in one task: joining the arrays of several takes as long as
+reading them."""
 
-def task_masks(layout: Layout) -> int:
-    """Return how many masks to read in one task: a few for threads, a shard for a cluster.
+
+class Tasks(NamedTuple):
+    """How many masks to read in one task."""
+
+    masks: int
+    """Of many."""
+    selected: int
+    """Of a selection: if there are no more of them, one task reads them all."""
+
+
+def default_tasks(layout: Layout) -> Tasks:
+    """Return how to read masks of this size: a few at a time for threads, a shard for a cluster.
 
     Threads share their memory and recycle it if a task takes at most 32 MiB; on a cluster a task
     costs a message, and a shard is one request.
     """
-    on_cluster = dask.config.get("scheduler", None) in ("distributed", "dask.distributed")
-    return layout.shard_masks if on_cluster else layout.task_masks
+    if _on_cluster():
+        return Tasks(layout.shard_masks, layout.shard_masks)
+    return Tasks(layout.task_masks, max(layout.task_masks, _SELECTED_BYTES // layout.mask_bytes))
 
 
 class MaskRows(Array):
@@ -47,28 +61,38 @@ class MaskRows(Array):
         Reads masks by row.
     rows : numpy.ndarray
         (mask,) row numbers in the store.
-    size : int
-        Masks in a task.
+    tasks : Tasks
+        How many masks to read in one task.
+    size : int, optional
+        Masks in a task of this array, if not as `tasks` says for many.
     """
 
     reader: StoreReader
     rows: NDArray[np.intp]
-    masks_a_task: int
+    tasks: Tasks
+    _size: int
     _made_as: str
 
-    def __new__(cls, reader: StoreReader, rows: NDArray[np.intp], size: int) -> Self:
-        """Return the array; builds one task for every `size` masks and reads nothing."""
+    def __new__(
+        cls, reader: StoreReader, rows: NDArray[np.intp], tasks: Tasks, size: int | None = None
+    ) -> Self:
+        """Return the array; builds the tasks and reads nothing."""
+        size = tasks.masks if size is None else size
         name = f"{MASKS}-{tokenize(reader, _short(rows), size)}"
         parts = [rows[start : start + size] for start in range(0, len(rows), size)] or [rows]
+        # dask has as many threads as there are cores, if there is something for each of them to do.
+        workers = 1 if len(parts) > 1 else None
         of_reader = f"reader-{tokenize(reader)}"
         graph: dict[Any, Any] = {
-            (name, task, 0, 0): (_read, of_reader, _short(part)) for task, part in enumerate(parts)
+            (name, task, 0, 0): (_read, of_reader, _short(part), workers)
+            for task, part in enumerate(parts)
         }
         layers = HighLevelGraph.from_collections(name, {of_reader: reader, **graph})
         height, width = reader.layout.shape[1:]
         chunks = (tuple(map(len, parts)), (height,), (width,))
         self: Self = super().__new__(cls, layers, name, chunks, dtype=np.uint8)  # type: ignore[no-untyped-call]
-        self.reader, self.rows, self.masks_a_task = reader, rows, size
+        self.reader, self.rows, self.tasks = reader, rows, tasks
+        self._size = size
         self._made_as = name
         return self
 
@@ -82,9 +106,13 @@ class MaskRows(Array):
         if not self.is_read or not key or not _takes_rows(key[0]) or _is_whole(key[0]):
             return self._as_ordinary(index)
         rows = self.rows[key[0]]
-        taken = type(self)(self.reader, np.atleast_1d(rows), self.masks_a_task)
+        taken = self._taken(np.atleast_1d(rows))
         rest = (_WHOLE if np.ndim(rows) else 0, *key[1:])
         return taken if all(map(_is_whole, rest)) else taken._as_ordinary(rest)  # noqa: SLF001 - its own class
+
+    def _taken(self, rows: NDArray[np.intp]) -> Self:
+        size = len(rows) if 0 < len(rows) <= self.tasks.selected else self.tasks.masks
+        return type(self)(self.reader, rows, self.tasks, size)
 
     def _as_ordinary(self, index: Any) -> Array:  # noqa: ANN401 - as in dask
         indexed: Array = super().__getitem__(index)  # type: ignore[no-untyped-call]
@@ -93,26 +121,50 @@ class MaskRows(Array):
     def copy(self) -> Array:
         """Return the same array, which still knows its rows."""
         if self.is_read:
-            return type(self)(self.reader, self.rows, self.masks_a_task)
+            return type(self)(self.reader, self.rows, self.tasks, self._size)
         copied: Array = super().copy()  # type: ignore[no-untyped-call]
         return copied
+
+    def __dask_postcompute__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if self.is_read and self.npartitions == 1 and not _on_cluster():
+            return _only, ()
+        ordinary: tuple[Callable[..., Any], tuple[Any, ...]] = super().__dask_postcompute__()  # type: ignore[no-untyped-call]
+        return ordinary
 
     def __reduce__(self) -> tuple[Callable[..., Array], tuple[Any, ...]]:
         if not self.is_read:
             reduced: tuple[Callable[..., Array], tuple[Any, ...]] = super().__reduce__()  # type: ignore[no-untyped-call]
             return reduced
-        return _mask_rows, (type(self), self.reader, _short(self.rows), self.masks_a_task)
+        return _mask_rows, (type(self), self.reader, _short(self.rows), self.tasks, self._size)
+
+
+def _only(results: Any) -> NDArray[np.uint8]:  # noqa: ANN401 - lists of lists
+    """Return the array that the only task has read.
+
+    dask would copy it, lest somebody else holds it too, and that takes as long as reading it did.
+    """
+    masks: NDArray[np.uint8] = results[0][0][0]
+    return masks
+
+
+def _on_cluster() -> bool:
+    return dask.config.get("scheduler", None) in ("distributed", "dask.distributed")
 
 
 def _mask_rows(
-    kind: type[MaskRows], reader: StoreReader, rows: range | NDArray[np.intp], size: int
+    kind: type[MaskRows],
+    reader: StoreReader,
+    rows: range | NDArray[np.intp],
+    tasks: Tasks,
+    size: int,
 ) -> MaskRows:
-    return kind(reader, np.asarray(rows, np.intp), size)
+    return kind(reader, np.asarray(rows, np.intp), tasks, size)
 
 
-def _read(reader: StoreReader, rows: range | NDArray[np.intp]) -> NDArray[np.uint8]:
-    # dask has as many threads as there are cores already.
-    return reader.read(np.asarray(rows, np.intp), workers=1)
+def _read(
+    reader: StoreReader, rows: range | NDArray[np.intp], workers: int | None
+) -> NDArray[np.uint8]:
+    return reader.read(np.asarray(rows, np.intp), workers=workers)
 
 
 def _short(rows: NDArray[np.intp]) -> range | NDArray[np.intp]:

@@ -101,9 +101,9 @@ def open_masks(
     store : path, URL or zarr Store
         A converted store.
     chunks : "auto", int, mapping or None
-        dask chunks: ``"auto"`` for tasks of at most 32 MiB on threads and of one shard on a dask
-        cluster, ``{}`` for one task a shard, a size or a mapping of sizes as in xarray, None for a
-        lazy array without dask.
+        dask chunks: ``"auto"`` for tasks of at most 32 MiB, or one for a small selection, and of
+        one shard on a dask cluster; ``{}`` for one task a shard; a size or a mapping of sizes as
+        in xarray; None for a lazy array without dask.
     storage_options : dict, optional
         For a URL: how to reach it.
 
@@ -139,13 +139,14 @@ def open_masks(
     masks = dataset.variables[MASKS]
     if chunks is None:
         return dataset[MASKS]
-    from maskcube.dasked import MaskRows, task_masks
+    from maskcube.dasked import MaskRows, Tasks, default_tasks
 
     wanted = _chunk_sizes(chunks, opened.layout)
-    size = task_masks(opened.layout) if chunks == "auto" else _masks_alone(wanted)
+    size = _masks_alone(wanted)
     if size:
+        tasks = default_tasks(opened.layout) if chunks == "auto" else Tasks(size, size)
         rows = np.arange(opened.layout.n_masks)
-        read = MaskRows(open_reader(opened), rows, min(size, len(rows)))
+        read = MaskRows(open_reader(opened), rows, tasks)
         chunked = xr.Variable(masks.dims, read, masks.attrs, masks.encoding)
     else:
         from dask.base import tokenize

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from reference import Source
 
 import maskcube
-from maskcube.dasked import MaskRows
+from maskcube.dasked import MaskRows, Tasks
 from maskcube.errors import CorruptMask
 
 N_MASKS = 150
@@ -91,6 +91,15 @@ class TestCost:
         n_tasks = -(-len(masks) // 32)
         assert len(graph(masks)) == n_tasks + 1
 
+    def test_a_large_selection_is_several_tasks(self, masks: xr.DataArray, small: Source) -> None:
+        """Of one task's masks that is, and then dask's threads share the work."""
+        few = MaskRows(masks.data.reader, masks.data.rows, Tasks(16, 40))
+        assert few.numblocks[0] == 10
+        assert few[10:50].chunks[0] == (40,)
+        assert few[10:51].chunks[0] == (16, 16, 9)
+        assert few[10:60][5:30].chunks[0] == (25,)
+        np.testing.assert_array_equal(few[10:60][5:30], small.masks[15:40])
+
     def test_the_graph_pickles_small(self, masks: xr.DataArray) -> None:
         assert len(pickle.dumps(masks.data)) < 6000
         assert len(pickle.dumps(graph(masks))) < 6000
@@ -138,6 +147,20 @@ class TestStaysItself:
     def test_no_such_row(self, masks: xr.DataArray, rows: Any) -> None:
         with pytest.raises(IndexError):
             masks.data[rows]
+
+
+class TestOwnMemory:
+    """An array that is given out is nobody else's."""
+
+    def test_computed_again(self, masks: xr.DataArray, small: Source) -> None:
+        picked = masks.data[3:9]
+        picked.compute()[:] = 7
+        np.testing.assert_array_equal(picked, small.masks[3:9])
+
+    def test_persisted(self, masks: xr.DataArray, small: Source) -> None:
+        kept = masks.data[3:9].persist()
+        kept.compute()[:] = 7
+        np.testing.assert_array_equal(kept, small.masks[3:9])
 
 
 class TestBecomesOrdinary:
