@@ -23,6 +23,10 @@ from maskcube.errors import InvalidOption
 __all__ = ["boundaries_of", "boundaries_of_steps", "masks_from_runs", "steps_in"]
 
 
+_BLOCK_PIXELS = 1024
+"""Pixels to look at together for whether there is anything at all."""
+
+
 def boundaries_of(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return where the runs of 1 in a mask begin and end.
 
@@ -38,10 +42,30 @@ def boundaries_of(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
         on, in pixels of the flattened mask. Empty for an empty mask.
     """
     flat = mask.reshape(-1)
+    first, last = _occupied(flat)
+    flat = flat[first:last]
     changes = np.empty(flat.size + 1, np.bool_)
-    changes[0], changes[-1] = flat[0], flat[-1]
-    np.not_equal(flat[1:], flat[:-1], out=changes[1:-1])
-    return np.flatnonzero(changes).astype(np.int32)
+    # Outside of what is looked at all is background.
+    changes[0], changes[-1] = flat[:1].any(), flat[-1:].any()
+    np.not_equal(flat[1:], flat[:-1], out=changes[1 : flat.size])
+    return (np.flatnonzero(changes) + first).astype(np.int32)
+
+
+def _occupied(flat: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the range that holds every pixel of the object, give or take a block.
+
+    An object is in a third of the lines. Finding that out takes a third of the time of looking at
+    all pixels one by one.
+    """
+    n_blocks = flat.size // _BLOCK_PIXELS
+    rest = n_blocks * _BLOCK_PIXELS
+    words = flat[:rest].view(np.uint64).reshape(n_blocks, _BLOCK_PIXELS // 8)
+    starts = np.flatnonzero(np.bitwise_or.reduce(words, axis=1)) * _BLOCK_PIXELS
+    if flat[rest:].any():
+        starts = np.append(starts, rest)
+    if not len(starts):
+        return 0, 0
+    return int(starts[0]), min(int(starts[-1]) + _BLOCK_PIXELS, flat.size)
 
 
 def steps_in(mask: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -88,11 +88,12 @@ class ShardWriter:
         shard = span.start // layout.shard_masks
         held: list[EncodedMask] = []
         writing: deque[Future[int]] = deque()
-        with ThreadPoolExecutor(self.workers) as pool:
+        # Writing is mostly waiting for the disk: whoever does it encodes nothing meanwhile.
+        with ThreadPoolExecutor(self.workers) as pool, ThreadPoolExecutor(1) as disk:
             for encoded in self._encoded(span, pool):
                 held.append(encoded)
                 if len(held) == len(layout.shard_rows(shard)):
-                    writing.append(pool.submit(self._write_shard, shard, held))
+                    writing.append(disk.submit(self._write_shard, shard, held))
                     shard, held = shard + 1, []
                     if len(writing) > self.workers:
                         told(writing.popleft().result())

@@ -38,6 +38,23 @@ def test_boundaries_are_those_of_an_independent_count(masks: np.ndarray) -> None
         assert boundaries_of(mask).tolist() == expected
 
 
+@given(
+    st.integers(1, 70),
+    st.integers(1, 90),
+    st.lists(st.tuples(st.integers(0, 6400), st.integers(1, 40)), max_size=4),
+)
+def test_objects_anywhere_in_larger_masks(
+    height: int, width: int, runs: list[tuple[int, int]]
+) -> None:
+    """Masks of several blocks, most of them empty, and a rest that is no whole block."""
+    mask = np.zeros(height * width, np.uint8)
+    for start, length in runs:
+        mask[start : start + length] = 1
+    pixels = [0, *mask.tolist(), 0]
+    expected = [i for i in range(len(pixels) - 1) if pixels[i] != pixels[i + 1]]
+    assert boundaries_of(mask.reshape(height, width)).tolist() == expected
+
+
 @given(stacks)
 def test_steps_sum_up_to_the_boundaries(masks: np.ndarray) -> None:
     boundaries, offsets = ragged([boundaries_of(mask) for mask in masks])
