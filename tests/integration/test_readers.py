@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -158,11 +158,25 @@ class TestPlaces:
         found = masks.sel(noun="hand")
         assert found.sizes["mask"] == (small.table["noun"] == "hand").sum()
 
+    def test_an_image_is_one_request_for_each_shard(self, server: str, small: Source) -> None:
+        options = {"client_options": {"allow_http": True}}
+        masks = maskcube.open_masks(server, chunks=None, storage_options=options)
+        _Quiet.asked.clear()
+        np.testing.assert_array_equal(masks[70:86], small.masks[70:86])
+        assert _Quiet.asked == ["/masks/c/1/0/0"]
+        np.testing.assert_array_equal(masks[64:128], small.masks[64:128])
+        assert _Quiet.asked == ["/masks/c/1/0/0"], "it is kept"
+        np.testing.assert_array_equal(masks, small.masks)
+        assert sorted(_Quiet.asked) == [f"/masks/c/{shard}/0/0" for shard in (0, 1, 2)]
+
 
 class _Quiet(SimpleHTTPRequestHandler):
     """Serves files and byte ranges; lists nothing, says nothing."""
 
+    asked: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         path = Path(self.translate_path(self.path))
         if not path.is_file():
             self.send_error(404)
