@@ -44,6 +44,9 @@ _WHOLE_BYTES = 4 * 2**20
 _CACHED_BYTES = 64 * 2**20
 """Encoded shards to keep: all 24,011 masks are 29 MB."""
 
+_REQUESTS = 16
+"""Requests to have under way at once where they take long."""
+
 _PART_MASKS = 4
 _MOST_PARTS = 64
 """A thread decodes at least so many masks, and one of so many parts, before it asks for more."""
@@ -145,7 +148,7 @@ class ShardReader:
         """
         out = np.empty((len(rows), *self.layout.shape[1:]), np.uint8)
         numbers = rows.tolist()
-        shards = self._fetch(numbers, workers)
+        shards = self._fetch(numbers)
 
         size = max(_PART_MASKS, len(numbers) // _MOST_PARTS)
 
@@ -165,7 +168,7 @@ class ShardReader:
             When it is missing or damaged.
         """
         out = np.empty(self.layout.shape[1:], np.uint8)
-        self._decode(row, self._fetch([row], 1), out)
+        self._decode(row, self._fetch([row]), out)
         return out
 
     def each(
@@ -199,7 +202,7 @@ class ShardReader:
 
         def part(start: int) -> list[_Result]:
             asked = numbers[start : start + size]
-            shards = self._fetch(asked, 1)
+            shards = self._fetch(asked)
             mask = np.empty(self.layout.shape[1:], np.uint8)
             found = []
             for row in asked:
@@ -207,6 +210,8 @@ class ShardReader:
                 found.append(function(mask))
             return found
 
+        if workers is None and not self._objects.has_cheap_ranges:
+            workers = _REQUESTS
         parts = spread(part, range(0, len(numbers), size), workers)
         return [result for found in parts for result in found]
 
@@ -217,7 +222,7 @@ class ShardReader:
         except DamagedBytes as error:
             raise self._corrupt(shard, [slot], str(error)) from error
 
-    def _fetch(self, rows: list[int], workers: int | None) -> dict[int, Shard]:
+    def _fetch(self, rows: list[int]) -> dict[int, Shard]:
         """Fetch the encoded masks in these rows, by shard."""
         wanted: dict[int, list[int]] = {}
         for row in rows:
@@ -225,7 +230,7 @@ class ShardReader:
             wanted.setdefault(shard, []).append(slot)
         if self._objects.has_cheap_ranges:
             return {shard: self._ranges(shard, slots) for shard, slots in wanted.items()}
-        fetched = spread(lambda asked: self._whole(*asked), list(wanted.items()), workers)
+        fetched = spread(lambda asked: self._whole(*asked), list(wanted.items()), _REQUESTS)
         return dict(zip(wanted, fetched, strict=True))
 
     def _ranges(self, shard: int, slots: list[int]) -> Shard:

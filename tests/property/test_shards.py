@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,26 @@ class TestCost:
         everything = np.random.default_rng(0).permutation(N_MASKS)
         np.testing.assert_array_equal(reader.read(everything), small.masks[everything])
         assert sorted(key for key, _ in folder.reads) == [f"masks/c/{k}/0/0" for k in range(3)]
+
+    @pytest.mark.parametrize("workers", [None, 1])
+    def test_from_afar_shards_are_asked_for_at_once(
+        self, small_store: Path, small: Source, workers: int | None
+    ) -> None:
+        """However few threads decode: each request waits until all three are under way."""
+        together = threading.Barrier(3)
+
+        class Slow(Counted):
+            def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
+                if key.startswith("masks/"):
+                    together.wait(timeout=30)
+                return super().get(key, start, length)
+
+        reader = ShardReader(MaskStore(Slow(small_store, far=True)))
+        rows = np.array([149, 3, 70])
+        np.testing.assert_array_equal(reader.read(rows, workers=workers), small.masks[rows])
+        reader = ShardReader(MaskStore(Slow(small_store, far=True)))
+        areas = reader.each(np.count_nonzero, np.arange(N_MASKS))
+        assert areas == np.count_nonzero(small.masks, axis=(1, 2)).tolist()
 
     def test_what_is_kept_is_bounded(
         self, small_store: Path, small: Source, monkeypatch: pytest.MonkeyPatch
