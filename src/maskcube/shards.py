@@ -128,6 +128,7 @@ class ShardReader:
         self._indexes: dict[int, list[tuple[int, int]]] = {}
         self._shards: OrderedDict[int, tuple[Shard, int]] = OrderedDict()
         self._cached_bytes = 0
+        self._turns: dict[int, threading.Lock] = {}
 
     def read(
         self, rows: NDArray[np.integer[Any]], *, workers: int | None = None
@@ -250,23 +251,26 @@ class ShardReader:
         if length > _WHOLE_BYTES:
             return self._ranges(shard, slots)
         with self._lock:
-            if shard in self._shards:
-                self._shards.move_to_end(shard)
-                return self._shards[shard][0]
-        data = self._get(shard, 0, length, slots)
-        try:
-            found = Shard.whole(data, self.layout, shard)
-        except DamagedBytes as error:
-            raise self._corrupt(shard, slots, str(error)) from error
-        self._keep(shard, found, length)
+            turn = self._turns.setdefault(shard, threading.Lock())
+        # Whoever else wants the same shard meanwhile need not ask for it again.
+        with turn:
+            with self._lock:
+                if shard in self._shards:
+                    self._shards.move_to_end(shard)
+                    return self._shards[shard][0]
+            data = self._get(shard, 0, length, slots)
+            try:
+                found = Shard.whole(data, self.layout, shard)
+            except DamagedBytes as error:
+                raise self._corrupt(shard, slots, str(error)) from error
+            self._keep(shard, found, length)
         return found
 
     def _keep(self, shard: int, found: Shard, length: int) -> None:
         """Keep an encoded shard; let those go that were not used for longest."""
         with self._lock:
-            if shard not in self._shards:
-                self._shards[shard] = found, length
-                self._cached_bytes += length
+            self._shards[shard] = found, length
+            self._cached_bytes += length
             while self._cached_bytes > _CACHED_BYTES:
                 self._cached_bytes -= self._shards.popitem(last=False)[1][1]
 

@@ -24,7 +24,8 @@ _MOST_THREADS = 8
 
 _busy = threading.local()
 _lock = threading.Lock()
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_pools: dict[int, ThreadPoolExecutor] = {}
+"""The threads of this process, by their number."""
 
 
 def spread(
@@ -54,13 +55,23 @@ def spread(
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    # A forked child has its parent's pool, but none of its threads.
-    key = os.getpid(), threads
     with _lock:
-        if key not in _pools:
-            _pools[key] = ThreadPoolExecutor(threads, "maskcube", initializer=_mark)
-        return _pools[key]
+        if threads not in _pools:
+            _pools[threads] = ThreadPoolExecutor(threads, "maskcube", initializer=_mark)
+        return _pools[threads]
 
 
 def _mark() -> None:
     _busy.here = True
+
+
+def _begin_anew() -> None:
+    """Forget in a forked child the threads that stayed with its parent, and the lock they held."""
+    global _lock  # noqa: PLW0603 - nobody else is there yet
+    _lock = threading.Lock()
+    _busy.here = False
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -201,6 +201,14 @@ class TestCost:
         areas = reader.each(np.count_nonzero, np.arange(N_MASKS))
         assert areas == np.count_nonzero(small.masks, axis=(1, 2)).tolist()
 
+    def test_from_afar_nothing_is_asked_for_twice(self, small_store: Path) -> None:
+        folder = Counted(small_store, far=True)
+        reader = ShardReader(MaskStore(folder))
+        folder.reads.clear()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(reader.mask, range(N_MASKS)))
+        assert len(folder.reads) == 3
+
     def test_what_is_kept_is_bounded(
         self, small_store: Path, small: Source, monkeypatch: pytest.MonkeyPatch
     ) -> None:
