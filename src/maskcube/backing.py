@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from maskcube.catalog import INDEXED, Catalog
 from maskcube.errors import InvalidOption, MaskcubeError, listed
-from maskcube.foreign import open_reader
 from maskcube.layout import DIMS, FOLDER, Layout
 from maskcube.metadata import COLUMNS
 from maskcube.objects import Folder, StoreLike, folder_path
+from maskcube.readers import open_reader
 from maskcube.schema import COORDINATES
 from maskcube.stage import ROOT
 from maskcube.store import MaskStore

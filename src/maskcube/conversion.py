@@ -213,7 +213,7 @@ def _write(
     except ImportError:
         raise missing("distributed", "cluster", "client=") from None
 
-    size = writer.shards_at_once * writer.journal.layout.shard_masks
+    size = writer.task_shards * writer.journal.layout.shard_masks
     parts = [part for span in spans for part in blocks(span.start, span.stop, size)]
     futures = client.map(writer.write, parts, pure=False)
     try:

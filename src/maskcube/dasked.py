@@ -16,8 +16,8 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
-from maskcube.foreign import StoreReader
 from maskcube.layout import Layout
+from maskcube.readers import StoreReader
 from maskcube.schema import MASKS
 
 __all__ = ["MaskRows", "Tasks", "default_tasks"]
@@ -32,9 +32,9 @@ reading them."""
 class Tasks(NamedTuple):
     """How many masks to read in one task."""
 
-    masks: int
-    """Of many."""
-    selected: int
+    masks_per_task: int
+    """Of many masks."""
+    most_in_one: int
     """Of a selection: if there are no more of them, one task reads them all."""
 
 
@@ -77,14 +77,14 @@ class MaskRows(Array):
         cls, reader: StoreReader, rows: NDArray[np.intp], tasks: Tasks, size: int | None = None
     ) -> Self:
         """Return the array; builds the tasks and reads nothing."""
-        size = tasks.masks if size is None else size
-        name = f"{MASKS}-{tokenize(reader, _short(rows), size)}"
+        size = tasks.masks_per_task if size is None else size
+        name = f"{MASKS}-{tokenize(reader, _as_range(rows), size)}"
         parts = [rows[start : start + size] for start in range(0, len(rows), size)] or [rows]
         # dask has as many threads as there are cores, if there is something for each of them to do.
         workers = 1 if len(parts) > 1 else None
         of_reader = f"reader-{tokenize(reader)}"
         graph: dict[Any, Any] = {
-            (name, task, 0, 0): (_read, of_reader, _short(part), workers)
+            (name, task, 0, 0): (_read, of_reader, _as_range(part), workers)
             for task, part in enumerate(parts)
         }
         layers = HighLevelGraph.from_collections(name, {of_reader: reader, **graph})
@@ -97,13 +97,13 @@ class MaskRows(Array):
         return self
 
     @property
-    def is_read(self) -> bool:
+    def is_untouched(self) -> bool:
         """Whether this still is what the store holds: assigning to it makes it something else."""
         return bool(self.name == self._made_as)
 
     def __getitem__(self, index: Any) -> Array:  # noqa: ANN401 - as in dask
         key = index if isinstance(index, tuple) else (index,)
-        if not self.is_read or not key or not _takes_rows(key[0]) or _is_whole(key[0]):
+        if not self.is_untouched or not key or not _takes_rows(key[0]) or _is_whole(key[0]):
             return self._as_ordinary(index)
         rows = self.rows[key[0]]
         taken = self._taken(np.atleast_1d(rows))
@@ -111,7 +111,7 @@ class MaskRows(Array):
         return taken if all(map(_is_whole, rest)) else taken._as_ordinary(rest)  # noqa: SLF001 - its own class
 
     def _taken(self, rows: NDArray[np.intp]) -> Self:
-        size = len(rows) if 0 < len(rows) <= self.tasks.selected else self.tasks.masks
+        size = len(rows) if 0 < len(rows) <= self.tasks.most_in_one else self.tasks.masks_per_task
         return type(self)(self.reader, rows, self.tasks, size)
 
     def _as_ordinary(self, index: Any) -> Array:  # noqa: ANN401 - as in dask
@@ -120,25 +120,25 @@ class MaskRows(Array):
 
     def copy(self) -> Array:
         """Return the same array, which still knows its rows."""
-        if self.is_read:
+        if self.is_untouched:
             return type(self)(self.reader, self.rows, self.tasks, self._size)
         copied: Array = super().copy()  # type: ignore[no-untyped-call]
         return copied
 
     def __dask_postcompute__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        if self.is_read and self.npartitions == 1 and not _on_cluster():
-            return _only, ()
+        if self.is_untouched and self.npartitions == 1 and not _on_cluster():
+            return _sole_result, ()
         ordinary: tuple[Callable[..., Any], tuple[Any, ...]] = super().__dask_postcompute__()  # type: ignore[no-untyped-call]
         return ordinary
 
     def __reduce__(self) -> tuple[Callable[..., Array], tuple[Any, ...]]:
-        if not self.is_read:
+        if not self.is_untouched:
             reduced: tuple[Callable[..., Array], tuple[Any, ...]] = super().__reduce__()  # type: ignore[no-untyped-call]
             return reduced
-        return _mask_rows, (type(self), self.reader, _short(self.rows), self.tasks, self._size)
+        return _mask_rows, (type(self), self.reader, _as_range(self.rows), self.tasks, self._size)
 
 
-def _only(results: Any) -> NDArray[np.uint8]:  # noqa: ANN401 - lists of lists
+def _sole_result(results: Any) -> NDArray[np.uint8]:  # noqa: ANN401 - lists of lists
     """Return the array that the only task has read.
 
     dask would copy it, lest somebody else holds it too, and that takes as long as reading it did.
@@ -167,7 +167,7 @@ def _read(
     return reader.read(np.asarray(rows, np.intp), workers=workers)
 
 
-def _short(rows: NDArray[np.intp]) -> range | NDArray[np.intp]:
+def _as_range(rows: NDArray[np.intp]) -> range | NDArray[np.intp]:
     """Return consecutive rows as a range: graphs are sent around."""
     if len(rows) and bool((np.diff(rows) == 1).all()):
         return range(int(rows[0]), int(rows[-1]) + 1)

@@ -7,6 +7,7 @@ the pixels of every mask are compared with the CRC-32C that the store keeps of t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -18,15 +19,14 @@ from maskcube.errors import CorruptMask
 from maskcube.layout import Layout
 from maskcube.manifest import Piece
 from maskcube.schema import MASKS
-from maskcube.shards import ShardReader
 from maskcube.store import MaskStore, name_of
 from maskcube.threads import spread
 
-__all__ = ["StoreReader", "ZarrReader", "open_reader"]
+__all__ = ["ZarrReader"]
 
 _Result = TypeVar("_Result")
 
-_PART_MASKS = 32
+_BLOCK_MASKS = 32
 """Masks to read together when a function of each is wanted."""
 
 
@@ -53,7 +53,10 @@ class ZarrReader:
         self._objects = store.objects
         self._identity: Piece = store.identity
         self._array: Any = store.zarr_array(MASKS)
-        self._crcs: NDArray[np.uint32] = store.coordinate("crc32c")
+
+    @cached_property
+    def _crcs(self) -> NDArray[np.uint32]:
+        return MaskStore(self._objects).coordinate("crc32c")
 
     def read(
         self, rows: NDArray[np.integer[Any]], *, workers: int | None = None
@@ -71,6 +74,8 @@ class ZarrReader:
         ------
         CorruptMask
             When one of them is missing or damaged.
+        CorruptStore
+            When the coordinate crc32c is.
         """
         del workers
         out = np.empty((len(rows), *self.layout.shape[1:]), np.uint8)
@@ -98,8 +103,10 @@ class ZarrReader:
     ) -> list[_Result]:
         """Return ``function(mask)`` for the masks in these rows, in the order asked; see `read`."""
         results: list[_Result] = []
-        for start in range(0, len(rows), _PART_MASKS):
-            results += spread(function, list(self.read(rows[start : start + _PART_MASKS])), workers)
+        for start in range(0, len(rows), _BLOCK_MASKS):
+            results += spread(
+                function, list(self.read(rows[start : start + _BLOCK_MASKS])), workers
+            )
         return results
 
     def _slice(self, start: int, stop: int) -> NDArray[np.uint8]:
@@ -115,12 +122,3 @@ class ZarrReader:
 
     def __dask_tokenize__(self) -> tuple[str, str, Piece]:
         return type(self).__name__, self._objects.location, self._identity
-
-
-StoreReader = ShardReader | ZarrReader
-"""Whatever reads masks of a store by row."""
-
-
-def open_reader(store: MaskStore) -> StoreReader:
-    """Return the fast reader, or the general one where the masks are not as a conversion writes."""
-    return ShardReader(store) if store.is_native(MASKS) else ZarrReader(store)

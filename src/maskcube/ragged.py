@@ -6,7 +6,8 @@ They are kept as steps, each boundary's distance from the one before, which are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -124,12 +125,14 @@ class RunReader:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         in_order = len(rows) == self.n_masks and bool((np.diff(rows) == 1).all())
         if in_order:
-            return boundaries_of_steps(self._steps(0, int(places[-1])), offsets), offsets
+            return boundaries_of_steps(
+                self._steps(0, int(places[-1]), self._chunk), offsets
+            ), offsets
         steps = np.empty(offsets[-1], np.int32)
-        cached: dict[int, NDArray[np.int32]] = {}
+        chunk_of = lru_cache(1)(self._chunk)
         for position in np.argsort(rows, kind="stable"):
             first, last = int(places[rows[position]]), int(places[rows[position] + 1])
-            steps[offsets[position] : offsets[position + 1]] = self._steps(first, last, cached)
+            steps[offsets[position] : offsets[position + 1]] = self._steps(first, last, chunk_of)
         return boundaries_of_steps(steps, offsets), offsets
 
     def offsets(self) -> NDArray[np.int64]:
@@ -146,21 +149,15 @@ class RunReader:
         return offsets
 
     def _steps(
-        self, first: int, last: int, cached: dict[int, NDArray[np.int32]] | None = None
+        self, first: int, last: int, chunk_of: Callable[[int], NDArray[np.int32]]
     ) -> NDArray[np.int32]:
-        """Return the steps from one place to another; the chunk read last is kept in `cached`."""
+        """Return the steps from one place to another, from the chunks that hold them."""
         length = self._runs.chunk_boundaries
         steps = np.empty(last - first, np.int32)
         for number in range(first // length, -(-last // length) if last > first else 0):
-            chunk = None if cached is None else cached.get(number)
-            if chunk is None:
-                chunk = self._chunk(number)
-            if cached is not None:
-                cached.clear()
-                cached[number] = chunk
             start = number * length
             low, high = max(first, start), min(last, start + length)
-            steps[low - first : high - first] = chunk[low - start : high - start]
+            steps[low - first : high - first] = chunk_of(number)[low - start : high - start]
         return steps
 
     def _chunk(self, number: int) -> NDArray[np.int32]:

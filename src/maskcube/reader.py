@@ -13,10 +13,10 @@ from xarray.core import indexing
 from maskcube.catalog import INDEXED, Catalog
 from maskcube.coordinates import described, stored_variable
 from maskcube.errors import InvalidOption
-from maskcube.foreign import open_reader
 from maskcube.index import MaskIndex
 from maskcube.layout import DIMS, Layout
 from maskcube.objects import StoreLike
+from maskcube.readers import open_reader
 from maskcube.schema import COORDINATES, MASK_ATTRIBUTES, MASKS
 from maskcube.store import MaskStore
 
@@ -102,8 +102,9 @@ def open_masks(
         A converted store.
     chunks : "auto", int, mapping or None
         dask chunks: ``"auto"`` for tasks of at most 32 MiB, or one for a small selection, and of
-        one shard on a dask cluster; ``{}`` for one task a shard; a size or a mapping of sizes as
-        in xarray; None for a lazy array without dask.
+        one shard on a dask cluster; ``{}`` for one task a shard; a mapping of sizes, as in
+        ``{"mask": 10}``; a size for every dimension, y and x too, as in xarray; None for a lazy
+        array without dask.
     storage_options : dict, optional
         For a URL: how to reach it.
 

@@ -96,6 +96,7 @@ RUN_ATTRIBUTES: dict[str, Any] = {
     "comment": (
         "cumsum(steps[offsets[i]:offsets[i + 1]]) are the boundaries of mask i in its flattened"
         " pixels (y * width + x): first pixel of a run of 1, first pixel after it, and so on."
+        " Lines are joined: a run that reaches the right edge may go on in the next line."
         " Derived from the masks."
     ),
 }

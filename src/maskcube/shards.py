@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.codec import DamagedBytes, decode_chunk, index_bytes, unpack_index
+from maskcube.encoded import EncodedShard, merged_ranges
 from maskcube.errors import CorruptMask
 from maskcube.layout import Layout
 from maskcube.manifest import Piece
@@ -28,17 +30,14 @@ from maskcube.schema import shard_key
 from maskcube.store import MaskStore, name_of
 from maskcube.threads import spread
 
-__all__ = ["Shard", "ShardReader"]
+__all__ = ["ShardReader"]
 
 _Result = TypeVar("_Result")
 
-_GAP_BYTES = 64 * 2**10
-"""Ranges nearer than this are fetched as one: reading over the gap is cheaper than asking twice."""
-
 _CACHED_INDEXES = 4096
-"""Shard indexes to keep, of about 1 kB each."""
+"""EncodedShard indexes to keep, of about 1 kB each."""
 
-_WHOLE_BYTES = 4 * 2**20
+_MOST_WHOLE_BYTES = 4 * 2**20
 """Larger shards are never fetched whole."""
 
 _CACHED_BYTES = 64 * 2**20
@@ -47,53 +46,14 @@ _CACHED_BYTES = 64 * 2**20
 _REQUESTS = 16
 """Requests to have under way at once where they take long."""
 
-_PART_MASKS = 4
+_LEAST_MASKS = 4
+"""Masks that a thread decodes before it asks for more, at least: asking costs as much as one."""
+
+_FETCHED_MASKS = 1024
+"""Encoded masks to fetch together for a scan, about 1.2 MB."""
+
 _MOST_PARTS = 64
-"""A thread decodes at least so many masks, and one of so many parts, before it asks for more."""
-
-
-class Shard:
-    """A shard's index, and those of its bytes that were fetched.
-
-    Parameters
-    ----------
-    index : list of (int, int)
-        Offset and length of each encoded mask in bytes.
-    """
-
-    def __init__(self, index: list[tuple[int, int]]) -> None:
-        self.index = index
-        self._ranges: list[tuple[int, bytes]] = []
-
-    @classmethod
-    def whole(cls, data: bytes, layout: Layout, shard: int) -> Shard:
-        """Return a shard of which all bytes are there.
-
-        Raises
-        ------
-        DamagedBytes
-            When its index is damaged, or says that a mask is absent.
-        """
-        body = len(data) - index_bytes(layout.shard_masks)
-        if body < 0:
-            raise DamagedBytes("it is too short for an index")
-        found = cls(unpack_index(data[body:], len(layout.shard_rows(shard)), body))
-        found.add(0, data)
-        return found
-
-    def add(self, start: int, data: bytes) -> None:
-        """Take bytes that begin at `start`."""
-        self._ranges.append((start, data))
-
-    def chunk(self, slot: int) -> bytes:
-        """Return the encoded mask at a place in the shard, which must have been fetched."""
-        offset, length = self.index[slot]
-        start, data = next(
-            (start, data)
-            for start, data in self._ranges
-            if start <= offset and offset + length <= start + len(data)
-        )
-        return data[offset - start : offset - start + length]
+"""Parts in which many masks are decoded; no more are needed to keep all threads busy."""
 
 
 class ShardReader:
@@ -121,12 +81,12 @@ class ShardReader:
         self._identity = store.identity
         self._lengths = np.array([piece.length for piece in store.manifest.shards], np.int64)
         self.runs = None if store.manifest.runs is None else RunReader(store)
-        self._forget()
+        self._start_empty()
 
-    def _forget(self) -> None:
+    def _start_empty(self) -> None:
         self._lock = threading.Lock()
         self._indexes: dict[int, list[tuple[int, int]]] = {}
-        self._shards: OrderedDict[int, tuple[Shard, int]] = OrderedDict()
+        self._shards: OrderedDict[int, tuple[EncodedShard, int]] = OrderedDict()
         self._cached_bytes = 0
         self._turns: dict[int, threading.Lock] = {}
 
@@ -140,7 +100,7 @@ class ShardReader:
         rows : numpy.ndarray
             Row numbers, (n,) integer, from 0 on; in any order, repeated or not.
         workers : int, optional
-            Threads that decode; one for each core by default.
+            Threads that decode; one for each core by default, at most 8.
 
         Raises
         ------
@@ -150,8 +110,7 @@ class ShardReader:
         out = np.empty((len(rows), *self.layout.shape[1:]), np.uint8)
         numbers = rows.tolist()
         shards = self._fetch(numbers)
-
-        size = max(_PART_MASKS, len(numbers) // _MOST_PARTS)
+        size = max(_LEAST_MASKS, len(numbers) // _MOST_PARTS)
 
         def decode(start: int) -> None:
             for position, row in enumerate(numbers[start : start + size], start):
@@ -181,8 +140,7 @@ class ShardReader:
     ) -> list[_Result]:
         """Return ``function(mask)`` for the masks in these rows, in the order asked.
 
-        Each thread decodes into one buffer of its own: for a scan that is a third of the time that
-        new memory for every mask would take.
+        A thread decodes into one buffer: new memory for every mask would double the time.
 
         Parameters
         ----------
@@ -191,65 +149,72 @@ class ShardReader:
         rows : numpy.ndarray
             Row numbers, (n,) integer, from 0 on; in any order, repeated or not.
         workers : int, optional
-            Threads; one for each core by default.
+            Threads; one for each core by default, at most 8.
 
         Raises
         ------
         CorruptMask
             When one of them is missing or damaged.
         """
+        results: list[_Result] = []
         numbers = rows.tolist()
-        size = self.layout.shard_masks
+        for first in range(0, len(numbers), _FETCHED_MASKS):
+            asked = numbers[first : first + _FETCHED_MASKS]
+            results_of = partial(self._results, function, self._fetch(asked))
+            # Small parts for few masks: the function may take longer than decoding does.
+            size = max(1, len(asked) // _MOST_PARTS)
+            parts = [asked[start : start + size] for start in range(0, len(asked), size)]
+            for found in spread(results_of, parts, workers):
+                results += found
+        return results
 
-        def part(start: int) -> list[_Result]:
-            asked = numbers[start : start + size]
-            shards = self._fetch(asked)
-            mask = np.empty(self.layout.shape[1:], np.uint8)
-            found = []
-            for row in asked:
-                self._decode(row, shards, mask)
-                found.append(function(mask))
-            return found
+    def _results(
+        self,
+        function: Callable[[NDArray[np.uint8]], _Result],
+        shards: dict[int, EncodedShard],
+        rows: list[int],
+    ) -> list[_Result]:
+        mask = np.empty(self.layout.shape[1:], np.uint8)
+        found = []
+        for row in rows:
+            self._decode(row, shards, mask)
+            found.append(function(mask))
+        return found
 
-        if workers is None and not self._objects.has_cheap_ranges:
-            workers = _REQUESTS
-        parts = spread(part, range(0, len(numbers), size), workers)
-        return [result for found in parts for result in found]
-
-    def _decode(self, row: int, shards: dict[int, Shard], out: NDArray[np.uint8]) -> None:
+    def _decode(self, row: int, shards: dict[int, EncodedShard], out: NDArray[np.uint8]) -> None:
         shard, slot = divmod(row, self.layout.shard_masks)
         try:
             decode_chunk(shards[shard].chunk(slot), out)
         except DamagedBytes as error:
             raise self._corrupt(shard, [slot], str(error)) from error
 
-    def _fetch(self, rows: list[int]) -> dict[int, Shard]:
+    def _fetch(self, rows: list[int]) -> dict[int, EncodedShard]:
         """Fetch the encoded masks in these rows, by shard."""
         wanted: dict[int, list[int]] = {}
         for row in rows:
             shard, slot = divmod(row, self.layout.shard_masks)
             wanted.setdefault(shard, []).append(slot)
         if self._objects.has_cheap_ranges:
-            return {shard: self._ranges(shard, slots) for shard, slots in wanted.items()}
-        fetched = spread(lambda asked: self._whole(*asked), list(wanted.items()), _REQUESTS)
+            return {shard: self._fetch_ranges(shard, slots) for shard, slots in wanted.items()}
+        fetched = spread(lambda asked: self._fetch_whole(*asked), list(wanted.items()), _REQUESTS)
         return dict(zip(wanted, fetched, strict=True))
 
-    def _ranges(self, shard: int, slots: list[int]) -> Shard:
+    def _fetch_ranges(self, shard: int, slots: list[int]) -> EncodedShard:
         """Fetch only the encoded masks that are wanted of a shard."""
-        found = Shard(self._index(shard, slots))
+        found = EncodedShard(self._index(shard, slots))
         if len(slots) == 1:
             offset, length = found.index[slots[0]]
             found.add(offset, self._get(shard, offset, length, slots))
             return found
-        for start, stop in _near(sorted(found.index[slot] for slot in set(slots))):
+        for start, stop in merged_ranges(sorted(found.index[slot] for slot in set(slots))):
             found.add(start, self._get(shard, start, stop - start, slots))
         return found
 
-    def _whole(self, shard: int, slots: list[int]) -> Shard:
+    def _fetch_whole(self, shard: int, slots: list[int]) -> EncodedShard:
         """Fetch a shard with one request, or find it among those that were kept."""
         length = int(self._lengths[shard])
-        if length > _WHOLE_BYTES:
-            return self._ranges(shard, slots)
+        if length > _MOST_WHOLE_BYTES:
+            return self._fetch_ranges(shard, slots)
         with self._lock:
             turn = self._turns.setdefault(shard, threading.Lock())
         # Whoever else wants the same shard meanwhile need not ask for it again.
@@ -260,13 +225,13 @@ class ShardReader:
                     return self._shards[shard][0]
             data = self._get(shard, 0, length, slots)
             try:
-                found = Shard.whole(data, self.layout, shard)
+                found = EncodedShard.whole(data, self.layout, shard)
             except DamagedBytes as error:
                 raise self._corrupt(shard, slots, str(error)) from error
             self._keep(shard, found, length)
         return found
 
-    def _keep(self, shard: int, found: Shard, length: int) -> None:
+    def _keep(self, shard: int, found: EncodedShard, length: int) -> None:
         """Keep an encoded shard; let those go that were not used for longest."""
         with self._lock:
             self._shards[shard] = found, length
@@ -314,12 +279,9 @@ class ShardReader:
     def __dask_tokenize__(self) -> tuple[str, str, Piece]:
         return type(self).__name__, self._objects.location, self._identity
 
-    def __getstate__(self) -> dict[str, Any]:
-        kept = ("layout", "runs", "_objects", "_identity", "_lengths")
-        return {name: self.__dict__[name] for name in kept}
-
     def __reduce__(self) -> tuple[Callable[..., ShardReader], tuple[dict[str, Any]]]:
-        return _unpickled, (self.__getstate__(),)
+        kept = ("layout", "runs", "_objects", "_identity", "_lengths")
+        return _unpickled, ({name: self.__dict__[name] for name in kept},)
 
 
 _unpickled_readers: WeakValueDictionary[tuple[str, Piece], ShardReader] = WeakValueDictionary()
@@ -332,17 +294,6 @@ def _unpickled(state: dict[str, Any]) -> ShardReader:
     if reader is None:
         reader = ShardReader.__new__(ShardReader)
         reader.__dict__.update(state)
-        reader._forget()  # noqa: SLF001 - its own class
+        reader._start_empty()  # noqa: SLF001 - its own class
         _unpickled_readers[key] = reader
     return reader
-
-
-def _near(entries: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the ranges to fetch for some entries, ascending offsets and lengths."""
-    ranges: list[tuple[int, int]] = []
-    for offset, length in entries:
-        if ranges and offset - ranges[-1][1] <= _GAP_BYTES:
-            ranges[-1] = ranges[-1][0], max(ranges[-1][1], offset + length)
-        else:
-            ranges.append((offset, offset + length))
-    return ranges

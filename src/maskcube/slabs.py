@@ -95,7 +95,7 @@ def _kind(file: MaskFile) -> type[DeflatedSlab | PackedSlab | PlainSlab]:
 
 
 def _packed_shape(file: MaskFile) -> tuple[int, int]:
-    """Return lines and bytes of a mask as bits; a line is as long as its chunks are."""
+    """Return lines, and bytes of a line, of a mask as bits; padded to whole chunks."""
     width = file.chunks[2]
     return file.layout.height, math.ceil(file.layout.width / width) * width // _BYTE
 
@@ -141,17 +141,18 @@ class PackedSlab:
         """Read consecutive masks; a task inflates the chunks that lie side by side."""
         self._start = block.start
         offsets = chunk_offsets(self.file.dataset, block)
-        lines = [list(line) for _, line in itertools.groupby(offsets, key=lambda each: each[:2])]
-        for _ in pool.map(lambda line: self._load_line(block, line), lines):
+        strips = [list(strip) for _, strip in itertools.groupby(offsets, lambda each: each[:2])]
+        for _ in pool.map(lambda strip: self._load_strip(block, strip), strips):
             pass
 
-    def _load_line(self, block: Block, offsets: list[tuple[int, int, int]]) -> None:
+    def _load_strip(self, block: Block, offsets: list[tuple[int, int, int]]) -> None:
         dataset, filters = self.file.dataset, self.file.filters
         pixels = scratch(self.file.chunks)
         words = self._bits.view(self._word)
         for offset in offsets:
             with self.file.reading(block):
                 inflate(read_raw(dataset, filters, offset), pixels)
+            # Packed, every pixel but 0 is 1.
             if not self.normalize:
                 _binary(pixels[_inside(offset, dataset.shape)], normalize=False)
             in_block, in_chunk = chunk_rows(offset, dataset, block)

@@ -36,7 +36,7 @@ system anew each time, which takes longer than looking."""
 
 
 class Texts:
-    """The texts of a decoded ``vlen-utf8`` chunk.
+    """The texts of a ``vlen-utf8`` chunk.
 
     Parameters
     ----------

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from maskcube.boundaries import boundaries_of
 from maskcube.codec import DamagedBytes, checksum, decode_chunk
+from maskcube.encoded import EncodedShard
 from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError, listed
-from maskcube.foreign import StoreReader, open_reader
 from maskcube.layout import Block, block_rows, blocks, worker_count
 from maskcube.manifest import Piece
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
 from maskcube.ragged import RunReader, Runs
+from maskcube.readers import StoreReader, open_reader
 from maskcube.schema import COORDINATES, MASKS, OFFSETS, RUNS, STEPS, shard_key
-from maskcube.shards import Shard
 from maskcube.slabs import Slab, StrayPixels, held_bytes, open_slab
 from maskcube.source import MaskSource
 from maskcube.store import MaskStore
@@ -75,7 +75,7 @@ def verify(
     progress: bool = False,
     storage_options: dict[str, Any] | None = None,
 ) -> VerificationReport:
-    """Check that no mask and no coordinate of a store is damaged or lost.
+    """Check that no mask, no coordinate and no run of a store is damaged or lost.
 
     Every object is read: shards and coordinates are compared with the size and the checksum in the
     manifest, every mask's pixels with their own CRC-32C, area and runs. With a source, every pixel
@@ -90,11 +90,16 @@ def verify(
     metadata : str or pathlib.Path, optional
         The source's CSV, when it does not lie beside the HDF5.
     workers : int, optional
-        Threads; each holds one decoded shard. One for each core by default.
+        Threads; each holds an encoded shard and a decoded mask. One for each core by default.
     progress : bool
         Show a progress bar on stderr.
     storage_options : dict, optional
         For the URL of a store: how to reach it.
+
+    Returns
+    -------
+    VerificationReport
+        What was verified, and how long it took.
 
     Raises
     ------
@@ -237,7 +242,7 @@ def _check_shard(store: MaskStore, shard: int, expected: _Expected) -> _Found:
     same = Piece.of(data) == store.manifest.shards[shard]
     faults = [] if same else [f"shard {shard}: size or checksum is not the recorded one"]
     try:
-        found = Shard.whole(data, store.layout, shard)
+        found = EncodedShard.whole(data, store.layout, shard)
     except DamagedBytes as error:
         return [*faults, f"shard {shard}: {error}"], dict.fromkeys(every, "it cannot be read")
     mask = np.empty(store.layout.shape[1:], np.uint8)
@@ -260,7 +265,7 @@ def _check_masks(reader: StoreReader, rows: Block, expected: _Expected) -> _Foun
     for row in range(rows.start, rows.stop):
         try:
             fault = expected.fault(row, reader.mask(row))
-        except CorruptMask:
+        except (CorruptMask, CorruptStore):
             fault = "it cannot be read"
         if fault:
             bad[row] = fault
@@ -303,7 +308,7 @@ def _different(reader: StoreReader, slab: Slab, part: Block) -> dict[int, str]:
     for row in range(part.start, part.stop):
         try:
             found = reader.read(np.array([row]), workers=1)[0]
-        except CorruptMask:
+        except (CorruptMask, CorruptStore):
             bad[row] = "it cannot be read"
         else:
             if not np.array_equal(found, slab.mask(row)):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskcube.boundaries import steps_in
+from maskcube.boundaries import steps_of
 from maskcube.codec import checksum, encode_mask, encode_steps, pack_shard
 from maskcube.hdf5 import MaskFile
 from maskcube.journal import Entry, Journal
@@ -37,7 +37,7 @@ class EncodedMask(NamedTuple):
 class ShardWriter:
     """Reads rows of the source, encodes them on threads and writes whole shards.
 
-    Only encoded masks are kept while a shard fills, so memory does not depend on the shard's size.
+    Masks wait for their shard to be full encoded, in a thousandth of their size.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class ShardWriter:
         The source's masks.
     journal : Journal
         Told of each shard that is finished.
-    rows : int
+    block_masks : int
         Masks to read at a time; two such blocks are in memory.
     workers : int
         Threads that encode.
@@ -54,18 +54,18 @@ class ShardWriter:
     """
 
     def __init__(
-        self, file: MaskFile, journal: Journal, rows: int, workers: int, *, normalize: bool
+        self, file: MaskFile, journal: Journal, block_masks: int, workers: int, *, normalize: bool
     ) -> None:
         self.file = file
         self.journal = journal
-        self.rows = rows
+        self.block_masks = block_masks
         self.workers = workers
         self.normalize = normalize
 
     @property
-    def shards_at_once(self) -> int:
+    def task_shards(self) -> int:
         """Shards of a fair task: an HDF5 chunk of many masks is inflated once or twice."""
-        return max(4, self.rows // self.journal.layout.shard_masks)
+        return max(4, self.block_masks // self.journal.layout.shard_masks)
 
     def write(self, span: Block, told: Callable[[int], object] = lambda _: None) -> int:
         """Write the shards of consecutive rows and return how many masks that were.
@@ -118,11 +118,12 @@ class ShardWriter:
 
     def _encoded(self, span: Block, pool: Executor) -> Iterator[EncodedMask]:
         """Yield the masks of a span in order; one block is read while another is encoded."""
-        rows = min(self.rows, len(span))
-        filling, encoding = (open_slab(self.file, rows, normalize=self.normalize) for _ in "ab")
+        rows = min(self.block_masks, len(span))
+        filling, encoding = (open_slab(self.file, rows, normalize=self.normalize) for _ in range(2))
         pending: list[Future[list[EncodedMask]]] = []
-        for block in blocks(span.start, span.stop, self.rows):
+        for block in blocks(span.start, span.stop, self.block_masks):
             filling.load(block, pool)
+            # What is full now is encoded while the other one is filled.
             filling, encoding = encoding, filling
             parts = blocks(block.start, block.stop, _MASKS_AT_ONCE)
             upcoming = [pool.submit(_encode, encoding, part) for part in parts]
@@ -139,5 +140,5 @@ def _encode(slab: Slab, rows: Block) -> list[EncodedMask]:
     encoded = []
     for row in range(rows.start, rows.stop):
         mask = slab.mask(row)
-        encoded.append(EncodedMask(encode_mask(mask), checksum(mask), steps_in(mask)))
+        encoded.append(EncodedMask(encode_mask(mask), checksum(mask), steps_of(mask)))
     return encoded

@@ -108,6 +108,14 @@ class TestDamage:
         with pytest.raises(maskcube.VerificationError, match="it cannot be read"):
             maskcube.verify(store)
 
+    def test_without_checksums_nothing_is_trusted(self, store: Path) -> None:
+        (store / "crc32c/c/0").write_bytes(b"damaged")
+        masks = maskcube.open_masks(store, chunks=None)
+        with pytest.raises(maskcube.CorruptStore, match="crc32c"):
+            masks[7].load()
+        with pytest.raises(maskcube.VerificationError, match="coordinate 'crc32c'"):
+            maskcube.verify(store)
+
     def test_a_codec_that_nobody_knows(self, store: Path) -> None:
         for path in (store / "zarr.json", store / "masks/zarr.json"):
             text = path.read_text()

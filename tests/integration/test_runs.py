@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,22 @@ def test_other_dims_are_refused(small_store: Path, masks: str) -> None:
     for function in (maskcube.runs, lambda each: maskcube.map_masks(np.sum, each)):
         with pytest.raises(maskcube.InvalidOption, match="masks are"):
             function(wrong)
+
+
+@pytest.mark.parametrize("masks", ["masks.zarr", np.zeros((2, 3, 4)), None, xr.Dataset()])
+def test_what_are_no_masks_is_refused(masks: Any) -> None:
+    for function in (maskcube.runs, lambda each: maskcube.map_masks(np.sum, each)):
+        with pytest.raises(maskcube.InvalidOption, match="give a DataArray"):
+            function(masks)
+
+
+def test_runs_are_of_zeros_and_ones(small_store: Path, small: Source) -> None:
+    masks = maskcube.open_masks(small_store, chunks=None)[:5]
+    assert as_lists(maskcube.runs(masks > 0)) == expected(small.masks[:5])
+    with pytest.raises(maskcube.InvalidOption, match="dtype float"):
+        maskcube.runs(masks.where(masks.area > 3))
+    with pytest.raises(maskcube.InvalidOption, match="other than 0 and 1"):
+        maskcube.runs(masks * np.uint8(2))
 
 
 class Counted(Folder):
@@ -216,6 +233,24 @@ class TestMapMasks:
         np.testing.assert_array_equal(lines, small.masks.any(axis=2))
         hands = lines.sel(noun="hand")
         np.testing.assert_array_equal(hands.noun, "hand")
+
+    def test_a_few_masks_are_shared_by_threads_too(self, small_store: Path) -> None:
+        """The function may be slow: each call waits until there is another one."""
+        together = threading.Barrier(2)
+        masks = maskcube.open_masks(small_store, chunks=None)[:2]
+        found = maskcube.map_masks(lambda _: together.wait(timeout=30), masks, workers=2)
+        assert sorted(found.values) == [0, 1]
+
+    @pytest.mark.parametrize("select", [lambda masks: masks, lambda masks: masks.load()])
+    def test_a_mask_that_is_kept(self, small_store: Path, small: Source, select: Any) -> None:
+        masks = select(maskcube.open_masks(small_store, chunks=None))
+        kept = maskcube.map_masks(lambda mask: mask[3:9], masks)
+        np.testing.assert_array_equal(kept, small.masks[:, 3:9])
+
+    def test_a_mask_that_is_written_to(self, small_store: Path, small: Source) -> None:
+        masks = maskcube.open_masks(small_store).load()
+        maskcube.map_masks(lambda mask: mask.fill(1), masks)
+        np.testing.assert_array_equal(masks, small.masks)
 
     def test_what_it_raises_comes_out(self, small_store: Path) -> None:
         def fail(mask: np.ndarray[Any, Any]) -> None:

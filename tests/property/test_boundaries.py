@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from maskcube.boundaries import boundaries_of, boundaries_of_steps, masks_from_runs, steps_in
+from maskcube.boundaries import boundaries_of, boundaries_of_steps, masks_from_runs, steps_of
 from maskcube.errors import InvalidOption
 
 stacks = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=12).flatmap(
@@ -58,7 +59,7 @@ def test_objects_anywhere_in_larger_masks(
 @given(stacks)
 def test_steps_sum_up_to_the_boundaries(masks: np.ndarray) -> None:
     boundaries, offsets = ragged([boundaries_of(mask) for mask in masks])
-    steps = np.concatenate([steps_in(mask) for mask in masks])
+    steps = np.concatenate([steps_of(mask) for mask in masks])
     before = steps.copy()
     np.testing.assert_array_equal(boundaries_of_steps(steps, offsets), boundaries)
     np.testing.assert_array_equal(steps, before)
@@ -69,17 +70,38 @@ def test_steps_sum_up_to_the_boundaries(masks: np.ndarray) -> None:
 @given(stacks)
 def test_every_second_step_is_a_run(masks: np.ndarray) -> None:
     for mask in masks:
-        assert steps_in(mask)[1::2].sum() == mask.sum()
+        assert steps_of(mask)[1::2].sum() == mask.sum()
 
 
 def test_a_sum_over_many_large_masks_does_not_overflow() -> None:
     """The steps of all masks together are far more than an int32 holds."""
     mask = np.ones((1024, 1024), np.uint8)
     mask[0, 0] = 0
-    steps = np.concatenate([steps_in(mask)] * 5000)
+    steps = np.concatenate([steps_of(mask)] * 5000)
     offsets = np.arange(5001) * 2
     expected = [1, 1024 * 1024] * 5000
     np.testing.assert_array_equal(boundaries_of_steps(steps, offsets), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.uint64, np.int8])
+def test_any_integers_are_runs_or_refused(dtype: type) -> None:
+    offsets: Any = np.array([0, 2], dtype)
+    assert masks_from_runs(np.array([1, 3], dtype), offsets, (2, 2)).tolist() == [[[0, 1], [1, 0]]]
+    with pytest.raises(InvalidOption, match="ascend"):
+        masks_from_runs(np.array([3, 1], dtype), offsets, (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "shape", "found"),
+    [
+        ([1.0, 3.0], (2, 2), "integers"),
+        ([[1, 3]], (2, 2), "integers"),
+        ([1, 3], (1, 2, 2), "shape"),
+    ],
+)
+def test_arguments_of_another_kind(boundaries: Any, shape: Any, found: str) -> None:
+    with pytest.raises(InvalidOption, match=found):
+        masks_from_runs(boundaries, np.array([0, 2]), shape)
 
 
 @pytest.mark.parametrize(

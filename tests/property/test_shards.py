@@ -225,7 +225,7 @@ class TestCost:
     def test_a_huge_shard_is_not_fetched_whole(
         self, small_store: Path, small: Source, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(shards, "_WHOLE_BYTES", 100)
+        monkeypatch.setattr(shards, "_MOST_WHOLE_BYTES", 100)
         folder = Counted(small_store, far=True)
         reader = ShardReader(MaskStore(folder))
         folder.reads.clear()
