@@ -20,7 +20,7 @@ from maskcube.manifest import Manifest, Piece, RunPieces
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
 from maskcube.ragged import put_steps, steps_chunk
-from maskcube.schema import OFFSETS, build
+from maskcube.schema import OFFSETS, build, value_bytes
 from maskcube.slabs import StrayPixels, held_bytes
 from maskcube.source import MaskSource
 from maskcube.stage import ROOT, open_stage
@@ -274,6 +274,9 @@ def _finish(masks: MaskSource, journal: Journal) -> list[int]:
             counts={name.removeprefix("n_"): count for name, count in _counts(masks).items()},
             shards=tuple(entry.piece for entry in entries),
             coordinates={name: pieces[name] for name in coordinates},
+            values={
+                name: Piece.of(value_bytes(name, values)) for name, values in coordinates.items()
+            },
             runs=RunPieces(int(offsets[-1]), chunk_steps, steps, pieces[OFFSETS]),
         )
         return _root_attributes(manifest, journal.plan["license"])

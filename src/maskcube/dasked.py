@@ -105,6 +105,9 @@ class MaskRows(Array):
         key = index if isinstance(index, tuple) else (index,)
         if not self.is_untouched or not key or not _takes_rows(key[0]) or _is_whole(key[0]):
             return self._as_ordinary(index)
+        if any(not isinstance(each, slice | int | np.integer) for each in key[1:]):
+            # Two arrays together mean points, not rows and columns.
+            return self._as_ordinary(index)
         rows = self.rows[key[0]]
         taken = self._taken(np.atleast_1d(rows))
         rest = (_WHOLE if np.ndim(rows) else 0, *key[1:])

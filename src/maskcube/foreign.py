@@ -111,9 +111,11 @@ class ZarrReader:
 
     def _slice(self, start: int, stop: int) -> NDArray[np.uint8]:
         try:
-            masks: NDArray[np.uint8] = self._array[start:stop]
+            masks = np.asarray(self._array[start:stop])
         except Exception as error:  # zarr and its codecs raise whatever they like
             raise self._corrupt(start, f"zarr cannot read it: {error}") from error
+        if masks.dtype != np.uint8 or masks.shape != (stop - start, *self.layout.shape[1:]):
+            raise self._corrupt(start, f"zarr reads {masks.dtype} of shape {masks.shape}")
         return masks
 
     def _corrupt(self, row: int, found: str) -> CorruptMask:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -39,12 +40,16 @@ class Entry(NamedTuple):
     """The boundaries of all its masks: their steps, encoded."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the same as plain JSON types."""
-        return {**self._asdict(), "steps": base64.b64encode(self.steps).decode()}
+        """Return the same as plain JSON types, with a checksum."""
+        record = {**self._asdict(), "steps": base64.b64encode(self.steps).decode()}
+        return {**record, "crc32": zlib.crc32(_to_json(record))}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Entry:
         """Return an entry as it was written; KeyError, TypeError or ValueError if it was not."""
+        written = found.pop("crc32")
+        if zlib.crc32(_to_json(found)) != written:
+            raise ValueError("its checksum differs")
         return cls(
             Piece(*found["piece"]),
             found["areas"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from maskcube.errors import NotAMaskStore
@@ -73,6 +73,8 @@ class Manifest:
     """Size and checksum of each shard."""
     coordinates: Mapping[str, Piece]
     """Size and checksum of each coordinate's chunk."""
+    values: Mapping[str, Piece] = field(default_factory=dict)
+    """Size and checksum of each coordinate's values, however they are encoded."""
     runs: RunPieces | None = None
     """The runs; None in a store that was written before there were any."""
 
@@ -88,6 +90,7 @@ class Manifest:
             "counts": dict(self.counts),
             "shards": [list(piece) for piece in self.shards],
             "coordinates": {name: list(piece) for name, piece in self.coordinates.items()},
+            "values": {name: list(piece) for name, piece in self.values.items()},
             **runs,
             "complete": True,
         }
@@ -141,18 +144,20 @@ class Manifest:
             counts={name: _count(block["counts"][name]) for name in ("masks", "images", "nouns")},
             shards=shards,
             coordinates={name: _piece(entry) for name, entry in block["coordinates"].items()},
-            runs=_runs(block["runs"]) if "runs" in block else None,
+            values={name: _piece(entry) for name, entry in block.get("values", {}).items()},
+            runs=_runs(block["runs"], layout) if "runs" in block else None,
         )
 
 
-def _runs(block: dict[str, Any]) -> RunPieces:
+def _runs(block: dict[str, Any], layout: Layout) -> RunPieces:
     found = RunPieces(
         block["n_boundaries"],
         _count(block["chunk_boundaries"]),
         tuple(_piece(entry) for entry in block["steps"]),
         _piece(block["offsets"]),
     )
-    if type(found.n_boundaries) is not int or not 0 <= found.n_boundaries < _MOST_BYTES:
+    most = layout.n_masks * (layout.mask_bytes + 1)
+    if type(found.n_boundaries) is not int or not 0 <= found.n_boundaries <= most:
         raise ValueError(f"{found.n_boundaries!r} is no number of boundaries")
     if len(found.steps) != math.ceil(found.n_boundaries / found.chunk_boundaries):
         raise ValueError(f"{len(found.steps)} pieces for {found.n_boundaries:,} boundaries")

@@ -143,8 +143,9 @@ class RunReader:
             decode_chunk(data, offsets.view(np.uint8))
         except DamagedBytes as error:
             raise CorruptStore(f"{self.location}: {OFFSETS} {error}") from error
-        lengths = np.diff(offsets)
-        if offsets[0] or offsets[-1] != self._runs.n_boundaries or (lengths < 0).any():
+        counts = np.diff(offsets)
+        leads_through = offsets[0] == 0 and offsets[-1] == self._runs.n_boundaries
+        if not leads_through or (counts < 0).any() or (counts % 2).any():
             raise CorruptStore(f"{self.location}: {OFFSETS} does not lead through all boundaries")
         return offsets
 
@@ -167,6 +168,8 @@ class RunReader:
             decode_steps(data, chunk)
         except DamagedBytes as error:
             raise CorruptStore(f"{self.location}: {STEPS}, chunk {number}: {error}") from error
+        if chunk.min() < 0:
+            raise CorruptStore(f"{self.location}: {STEPS}, chunk {number}: runs of negative length")
         return chunk
 
     def _get(self, key: str, piece: Piece) -> bytes:

@@ -26,6 +26,7 @@ __all__ = [
     "build",
     "is_native",
     "shard_key",
+    "value_bytes",
 ]
 
 MASKS = "masks"
@@ -108,6 +109,22 @@ def shard_key(shard: int) -> str:
     return f"{MASKS}/c/{shard}/0/0"
 
 
+_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+
+
+def value_bytes(name: str, values: np.ndarray[Any, Any]) -> bytes:
+    """Return the values of a coordinate, (mask,), as bytes that do not depend on their encoding.
+
+    Texts each after its length, numbers in the dtype of the schema, little-endian.
+    """
+    dtype = COORDINATES[name].dtype
+    if dtype != "string":
+        return values.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+    from numcodecs.vlen import VLenUTF8
+
+    return bytes(VLenUTF8().encode(values.astype(object)))
+
+
 def is_native(name: str, metadata: Mapping[str, Any], layout: Layout) -> bool:
     """Whether an array of a store is laid out and encoded as a conversion writes it.
 
@@ -122,6 +139,8 @@ def is_native(name: str, metadata: Mapping[str, Any], layout: Layout) -> bool:
     """
     try:
         grid = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        if metadata["chunk_key_encoding"] != _KEYS:
+            return False
         if name != MASKS:
             first = "vlen-utf8" if COORDINATES[name].dtype == "string" else "bytes"
             return grid == [layout.n_masks] and _codecs(metadata) == [first, "zstd", "crc32c"]
@@ -132,6 +151,7 @@ def is_native(name: str, metadata: Mapping[str, Any], layout: Layout) -> bool:
             and sharding.get("index_location", "end") == "end"
             and _codecs(metadata) == ["sharding_indexed"]
             and _codecs(sharding) == ["bytes", "zstd", "crc32c"]
+            and [codec["name"] for codec in sharding["index_codecs"]] == ["bytes", "crc32c"]
         )
     except (KeyError, IndexError, TypeError, AttributeError):
         return False

@@ -21,7 +21,7 @@ from maskcube.journal import progress_of
 from maskcube.layout import Layout
 from maskcube.manifest import Manifest, Piece
 from maskcube.objects import Folder, Objects, StoreLike, open_objects
-from maskcube.schema import COORDINATES, MASKS, is_native
+from maskcube.schema import COORDINATES, MASKS, is_native, value_bytes
 from maskcube.stage import ROOT, partial_path
 from maskcube.texts import Texts
 
@@ -132,14 +132,22 @@ class MaskStore:
             raise self.corrupt(name, error) from error
 
     def _foreign_coordinate(self, name: str) -> np.ndarray[Any, Any]:
+        dtype = COORDINATES[name].dtype
         try:
             values = np.asarray(self.zarr_array(name)[:])
+            values = values.astype(np.dtypes.StringDType() if dtype == "string" else dtype)
+            found = Piece.of(value_bytes(name, values))
         except Exception as error:  # zarr and its codecs raise whatever they like
             raise CorruptStore(
                 f"{self.location}: coordinate {name!r} cannot be read by zarr: {error}"
             ) from error
-        dtype = COORDINATES[name].dtype
-        return values.astype(np.dtypes.StringDType() if dtype == "string" else dtype)
+        # Plain zarr shows what is missing as zeros and empty texts.
+        if found != self.manifest.values.get(name):
+            raise CorruptStore(
+                f"{self.location}: coordinate {name!r} was rewritten, and its values are not those"
+                " that were converted"
+            )
+        return values
 
     def zarr_array(self, name: str) -> zarr.Array[Any]:
         """Return an array as plain zarr opens it; reads its metadata only.
@@ -152,12 +160,18 @@ class MaskStore:
         import zarr
 
         try:
-            return zarr.open_array(self.objects.zarr_store(), path=name, mode="r", zarr_format=3)
+            array = zarr.open_array(self.objects.zarr_store(), path=name, mode="r", zarr_format=3)
         except Exception as error:  # zarr raises whatever it likes
             raise NotAMaskStore(
                 f"{self.location}: array {name!r} is not as a conversion writes it, and zarr cannot"
                 f" open it: {error}"
             ) from error
+        if list(array.shape) != self.arrays[name]["shape"]:
+            raise NotAMaskStore(
+                f"{self.location}: array {name!r} has shape {array.shape} by its own metadata, and"
+                f" {self.arrays[name]['shape']} by the root's"
+            )
+        return array
 
     def corrupt(self, name: str, found: DamagedBytes) -> CorruptStore:
         """Return the error of a coordinate whose bytes are not what the codecs wrote."""

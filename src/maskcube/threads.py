@@ -40,15 +40,21 @@ def spread(
     items : sequence
         What to call it with.
     workers : int, optional
-        Threads; by default one for each core, at most 8. With one, or on one of these threads
-        itself, no other is used.
+        Threads, the caller's included; by default one for each core, at most 8. With one, or on
+        one of these threads itself, no other is used.
     """
     threads = min(worker_count(None), _MOST_THREADS) if workers is None else workers
     if threads == 1 or len(items) < 2 or getattr(_busy, "here", False):  # noqa: PLR2004 - one is not spread
         return [function(item) for item in items]
-    futures = [_pool(threads).submit(function, item) for item in items]
+    # The caller is one of them. What no other has begun it does itself: it never waits for threads
+    # that may wait for it.
+    pool = _pool(threads - 1)
+    futures = [pool.submit(function, item) for item in items]
     try:
-        return [future.result() for future in futures]
+        return [
+            function(item) if future.cancel() else future.result()
+            for item, future in zip(items, futures, strict=True)
+        ]
     finally:
         for future in futures:
             future.cancel()

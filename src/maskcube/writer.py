@@ -30,8 +30,9 @@ class EncodedMask(NamedTuple):
 
     chunk: bytes
     crc32c: int
-    steps: np.ndarray[Any, np.dtype[np.int32]]
-    """Lengths of background and object, in turn: the boundaries of its runs."""
+    steps: np.ndarray[Any, np.dtype[Any]]
+    """Lengths of background and object, in turn, in the smallest integers: where a mask is noise
+    they take more than the mask itself."""
 
 
 class ShardWriter:
@@ -95,7 +96,7 @@ class ShardWriter:
                 if len(held) == len(layout.shard_rows(shard)):
                     writing.append(disk.submit(self._write_shard, shard, held))
                     shard, held = shard + 1, []
-                    if len(writing) > self.workers:
+                    if len(writing) > 1:
                         told(writing.popleft().result())
             for future in writing:
                 told(future.result())
@@ -111,7 +112,7 @@ class ShardWriter:
                 areas=[int(mask.steps[1::2].sum()) for mask in masks],
                 crcs=[mask.crc32c for mask in masks],
                 counts=[len(mask.steps) for mask in masks],
-                steps=encode_steps(np.concatenate([mask.steps for mask in masks])),
+                steps=encode_steps(np.concatenate([mask.steps for mask in masks], dtype=np.int32)),
             ),
         )
         return len(masks)
@@ -140,5 +141,9 @@ def _encode(slab: Slab, rows: Block) -> list[EncodedMask]:
     encoded = []
     for row in range(rows.start, rows.stop):
         mask = slab.mask(row)
-        encoded.append(EncodedMask(encode_mask(mask), checksum(mask), steps_of(mask)))
+        encoded.append(EncodedMask(encode_mask(mask), checksum(mask), _smallest(steps_of(mask))))
     return encoded
+
+
+def _smallest(steps: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[Any]]:
+    return steps.astype(np.min_scalar_type(steps.max(initial=0)))

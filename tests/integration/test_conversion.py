@@ -292,6 +292,29 @@ class TestTarget:
             convert(small.folder, tmp_path / "masks.zip", progress=False)
 
 
+@pytest.mark.parametrize("field", ["areas", "crcs", "counts", "steps", "piece"])
+def test_a_damaged_journal_is_not_believed(
+    small: Source, tmp_path: Path, stop_after: Any, monkeypatch: Any, field: str
+) -> None:
+    """What is said of a finished shard has changed: it is written anew."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    convert(small.folder, tmp_path / "whole.zarr", progress=False)
+    stop_after(5)
+    with pytest.raises(Stopped):
+        convert(small.folder, tmp_path / "masks.zarr", workers=1, progress=False)
+    monkeypatch.undo()
+    path = tmp_path / "masks.zarr.partial" / "_maskcube" / "shards" / "0.json"
+    entry = json.loads(path.read_text())
+    if field == "steps":
+        entry[field] = entry[field][::-1]
+    else:
+        entry[field][0] += 1
+    path.write_text(json.dumps(entry))
+    report = convert(small.folder, tmp_path / "masks.zarr", progress=False)
+    assert report.n_resumed == 1
+    assert files(tmp_path / "masks.zarr") == files(tmp_path / "whole.zarr")
+
+
 class Stopped(Exception):
     pass
 

@@ -147,6 +147,50 @@ def test_rewritten_by_plain_xarray(small_store: Path, small: Source, tmp_path: P
     assert maskcube.verify(tmp_path / "again.zarr", small.folder).n_masks == 150
 
 
+class TestCoordinates:
+    """Rewritten ones have no checksum of ours, and zarr shows what is missing as empty texts."""
+
+    @pytest.fixture
+    def store(self, small_store: Path, tmp_path: Path) -> Path:
+        dataset = xr.open_zarr(small_store, chunks={})
+        for variable in dataset.variables.values():
+            variable.encoding.clear()
+        dataset = dataset.chunk({"mask": 50})
+        dataset.to_zarr(tmp_path / "again.zarr", zarr_format=3, consolidated=True)
+        return tmp_path / "again.zarr"
+
+    def test_as_they_were(self, store: Path, small: Source) -> None:
+        masks = maskcube.open_masks(store)
+        np.testing.assert_array_equal(masks.image, small.by_row["image_name"])
+        assert maskcube.verify(store, small.folder).n_masks == 150
+
+    @pytest.mark.parametrize("name", ["image", "noun", "instance", "score", "mask_row", "crc32c"])
+    @pytest.mark.parametrize("damage", ["missing", "swapped"])
+    def test_not_as_they_were(self, store: Path, name: str, damage: str) -> None:
+        first, second = store / name / "c/0", store / name / "c/1"
+        if damage == "missing":
+            second.unlink()
+        else:
+            one, other = first.read_bytes(), second.read_bytes()
+            first.write_bytes(other)
+            second.write_bytes(one)
+        with pytest.raises(maskcube.VerificationError, match=f"coordinate '{name}'"):
+            maskcube.verify(store)
+        with pytest.raises(maskcube.CorruptStore, match=f"coordinate '{name}' was rewritten"):
+            maskcube.open_masks(store)[name].load()
+
+    @pytest.mark.parametrize("name", ["masks", "score", "noun", "crc32c"])
+    def test_its_own_metadata_say_something_else(self, store: Path, name: str) -> None:
+        path = store / name / "zarr.json"
+        record = json.loads(path.read_text())
+        record["shape"][0] = 250_000_000
+        path.write_text(json.dumps(record))
+        with pytest.raises((maskcube.NotAMaskStore, maskcube.CorruptStore), match="250000000"):
+            maskcube.open_masks(store, chunks=None)[name][:3].load()
+        with pytest.raises((maskcube.NotAMaskStore, maskcube.VerificationError)):
+            maskcube.verify(store)
+
+
 def test_a_selection_that_plain_xarray_saved_is_refused(small_store: Path, tmp_path: Path) -> None:
     """Its attributes speak of masks that are not there."""
     dataset = xr.open_zarr(small_store, chunks={}).isel(mask=slice(10))

@@ -175,6 +175,13 @@ class TestBecomesOrdinary:
             np.testing.assert_array_equal(each, expected)
         np.testing.assert_array_equal(masks.data[3], small.masks[3])
 
+    def test_two_arrays_are_left_to_dask(self, masks: xr.DataArray, small: Source) -> None:
+        """For numpy they mean points; xarray takes one after the other."""
+        with pytest.raises(NotImplementedError):
+            masks.data[[0, 1], [3, 4]]
+        found = masks.isel(mask=[0, 1], y=[3, 4])
+        np.testing.assert_array_equal(found, small.masks[[0, 1]][:, [3, 4]])
+
     @pytest.mark.parametrize(
         "change",
         [

@@ -68,6 +68,16 @@ def test_a_function_of_each_may_read_itself(reader: ShardReader, small: Source) 
     assert reader.each(next_area, rows) == [int(areas[row : row + 9].sum()) for row in firsts]
 
 
+def test_a_function_of_each_may_compute_with_dask(small_store: Path, small: Source) -> None:
+    """Dask's threads want the same threads that wait for them."""
+    picked = maskcube.open_masks(small_store)[3:50]
+    expected = small.masks[3:50].sum()
+    found = maskcube.map_masks(
+        lambda _: int(picked.sum().compute()), maskcube.open_masks(small_store)[:20], workers=2
+    )
+    assert (found == expected).all()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_child_reads(reader: ShardReader, small: Source) -> None:
