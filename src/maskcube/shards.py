@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -157,23 +157,29 @@ class ShardReader:
             When one of them is missing or damaged.
         """
         results: list[_Result] = []
-        numbers = rows.tolist()
-        for first in range(0, len(numbers), _FETCHED_MASKS):
-            asked = numbers[first : first + _FETCHED_MASKS]
-            results_of = partial(self._results, function, self._fetch(asked))
+        for asked in self._ahead(rows.tolist()):
             # Small parts for few masks: the function may take longer than decoding does.
-            size = max(1, len(asked) // _MOST_PARTS)
+            size = min(self.layout.shard_masks, max(1, len(asked) // _MOST_PARTS))
             parts = [asked[start : start + size] for start in range(0, len(asked), size)]
-            for found in spread(results_of, parts, workers):
+            for found in spread(partial(self._results, function), parts, workers):
                 results += found
         return results
 
+    def _ahead(self, rows: list[int]) -> Iterator[list[int]]:
+        """Yield the rows; where a request takes long, as many as were asked for together."""
+        if self._objects.has_cheap_ranges:
+            yield rows
+            return
+        for start in range(0, len(rows), _FETCHED_MASKS):
+            asked = rows[start : start + _FETCHED_MASKS]
+            # Whoever decodes them finds their shards among those that are kept.
+            self._fetch(asked)
+            yield asked
+
     def _results(
-        self,
-        function: Callable[[NDArray[np.uint8]], _Result],
-        shards: dict[int, EncodedShard],
-        rows: list[int],
+        self, function: Callable[[NDArray[np.uint8]], _Result], rows: list[int]
     ) -> list[_Result]:
+        shards = self._fetch(rows)
         mask = np.empty(self.layout.shape[1:], np.uint8)
         found = []
         for row in rows:
