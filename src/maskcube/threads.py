@@ -46,18 +46,18 @@ def spread(
     threads = min(worker_count(None), _MOST_THREADS) if workers is None else workers
     if threads == 1 or len(items) < 2 or getattr(_busy, "here", False):  # noqa: PLR2004 - one is not spread
         return [function(item) for item in items]
-    # The caller is one of them. What no other has begun it does itself: it never waits for threads
-    # that may wait for it.
     pool = _pool(threads - 1)
     futures = [pool.submit(function, item) for item in items]
+    results: list[_Result] = []
     try:
-        return [
-            function(item) if future.cancel() else future.result()
-            for item, future in zip(items, futures, strict=True)
-        ]
+        # The caller is one of the threads, and begins at the other end. It does itself what no
+        # other has begun, so that it never waits for threads that may wait for it.
+        for item, future in zip(reversed(items), reversed(futures), strict=True):
+            results.append(function(item) if future.cancel() else future.result())
     finally:
         for future in futures:
             future.cancel()
+    return results[::-1]
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
