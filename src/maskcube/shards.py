@@ -41,7 +41,7 @@ _MOST_WHOLE_BYTES = 4 * 2**20
 """Larger shards are never fetched whole."""
 
 _CACHED_BYTES = 64 * 2**20
-"""Encoded shards to keep: all 24,011 masks are 29 MB."""
+"""Encoded shards to keep: those of all 24,011 masks are 29 MB."""
 
 _REQUESTS = 16
 """Requests to have under way at once where they take long."""
