@@ -84,9 +84,9 @@ class TestConvert:
         with subprocess.Popen(
             [sys.executable, *arguments], stderr=subprocess.PIPE, text=True
         ) as process:
-            plan = tmp_path / "masks.zarr.partial" / "_maskcube" / "plan.json"
+            first = tmp_path / "masks.zarr.partial" / "_maskcube" / "shards" / "0.json"
             deadline = time.monotonic() + 60
-            while not plan.exists() and process.poll() is None and time.monotonic() < deadline:
+            while not first.exists() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.005)
             asked = time.monotonic()
             # As a user would: again, should the first one fall into a moment that swallows it.
@@ -95,7 +95,7 @@ class TestConvert:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=3)
             _, error = process.communicate(timeout=60)
-        assert process.returncode == 1
+        assert process.returncode == 1, error
         assert time.monotonic() - asked < 10
         assert "Error: interrupted; run the same command again to resume" in error
         assert "Traceback" not in error
