@@ -37,9 +37,11 @@ class MaskcubeBackend(BackendEntrypoint):
     ) -> xr.Dataset:
         """Open a store; reads all coordinates and no pixel. See `maskcube.open_masks`."""
         from maskcube.reader import store_dataset
+        from maskcube.readers import open_reader
         from maskcube.store import MaskStore
 
-        dataset = store_dataset(MaskStore.open(filename_or_obj, storage_options))
+        store = MaskStore.open(filename_or_obj, storage_options)
+        dataset = store_dataset(store, open_reader(store))
         dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or []
         dataset = dataset.drop_vars(dropped, errors="ignore")
         # With chunks= xarray would cut lazy ones into as many tasks as there are shards.

@@ -71,10 +71,10 @@ def chunk_offsets(dataset: h5py.Dataset, block: Block) -> Iterator[Offset]:
     )
 
 
-def chunk_rows(offset: Offset, dataset: h5py.Dataset, block: Block) -> tuple[slice, slice]:
-    """Return which masks of a block lie in a chunk: as rows of the block, and of the chunk."""
+def chunk_rows(offset: Offset, length: int, block: Block) -> tuple[slice, slice]:
+    """Return which masks of a block lie in a chunk of `length` masks: as rows of both."""
     first = max(offset[0], block.start)
-    last = min(offset[0] + dataset.chunks[0], block.stop)
+    last = min(offset[0] + length, block.stop)
     return (
         slice(first - block.start, last - block.start),
         slice(first - offset[0], last - offset[0]),
@@ -119,7 +119,7 @@ def read_block(
 
     def place(chunk: RawChunk) -> None:
         _, y, x = chunk.offset
-        in_block, in_chunk = chunk_rows(chunk.offset, dataset, block)
+        in_block, in_chunk = chunk_rows(chunk.offset, shape[0], block)
         target = out[in_block, y : y + shape[1], x : x + shape[2]]
         if target.shape == shape and target.flags.c_contiguous:
             inflate(chunk, target)
@@ -141,19 +141,22 @@ def inflate(chunk: RawChunk, out: np.ndarray[Any, Any]) -> None:
     InflateError
         When it is damaged, or holds too few or too many bytes.
     """
-    name = f"the chunk at {chunk.offset}"
     if not chunk.deflated:
         if len(chunk.data) != out.nbytes:
-            raise InflateError(f"{name} holds {len(chunk.data):,} bytes, not {out.nbytes:,}")
+            raise InflateError(
+                f"the chunk at {chunk.offset} holds {len(chunk.data):,} bytes, not {out.nbytes:,}"
+            )
         out[...] = np.frombuffer(chunk.data, np.uint8).reshape(out.shape)
         return
     try:
         target: Any = out.reshape(-1)  # numpy declares itself a buffer from Python 3.12 on
         n_bytes = cramjam.zlib.decompress_into(chunk.data, target)
     except cramjam.DecompressionError as error:
-        raise InflateError(f"{name} does not inflate: {error}") from error
+        raise InflateError(f"the chunk at {chunk.offset} does not inflate: {error}") from error
     if n_bytes != out.nbytes:
-        raise InflateError(f"{name} inflates to {n_bytes:,} bytes, not {out.nbytes:,}")
+        raise InflateError(
+            f"the chunk at {chunk.offset} inflates to {n_bytes:,} bytes, not {out.nbytes:,}"
+        )
 
 
 def scratch(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

@@ -78,8 +78,9 @@ class MaskRows(Array):
     ) -> Self:
         """Return the array; builds the tasks and reads nothing."""
         size = tasks.masks_per_task if size is None else size
-        name = f"{MASKS}-{tokenize(reader, _as_range(rows), size)}"
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)] or [rows]
+        known = _as_range(rows)
+        name = f"{MASKS}-{tokenize(reader, known, size)}"
+        parts = [known[start : start + size] for start in range(0, len(rows), size)] or [known]
         # dask has as many threads as there are cores, if there is something for each of them to do.
         workers = 1 if len(parts) > 1 else None
         of_reader = f"reader-{tokenize(reader)}"
@@ -170,8 +171,10 @@ def _read(
     return reader.read(np.asarray(rows, np.intp), workers=workers)
 
 
-def _as_range(rows: NDArray[np.intp]) -> range | NDArray[np.intp]:
+def _as_range(rows: range | NDArray[np.intp]) -> range | NDArray[np.intp]:
     """Return consecutive rows as a range: graphs are sent around."""
+    if isinstance(rows, range):
+        return rows
     if len(rows) and bool((np.diff(rows) == 1).all()):
         return range(int(rows[0]), int(rows[-1]) + 1)
     return rows

@@ -6,10 +6,9 @@ the pixels of every mask are compared with the CRC-32C that the store keeps of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +19,8 @@ from maskcube.layout import Layout
 from maskcube.manifest import Piece
 from maskcube.schema import MASKS
 from maskcube.store import MaskStore, name_of
-from maskcube.threads import spread
 
 __all__ = ["ZarrReader"]
-
-_Result = TypeVar("_Result")
-
-_BLOCK_MASKS = 32
-"""Masks to read together when a function of each is wanted."""
 
 
 class ZarrReader:
@@ -42,11 +35,7 @@ class ZarrReader:
     ----------
     layout : Layout
         Shape of the masks.
-    runs : None
-        Those of the store may be of before the masks were rewritten.
     """
-
-    runs: None = None
 
     def __init__(self, store: MaskStore) -> None:
         self.layout: Layout = store.layout
@@ -93,21 +82,6 @@ class ZarrReader:
         """Return the mask in a row, (y, x) uint8; raises as `read` does."""
         mask: NDArray[np.uint8] = self.read(np.array([row]))[0]
         return mask
-
-    def each(
-        self,
-        function: Callable[[NDArray[np.uint8]], _Result],
-        rows: NDArray[np.integer[Any]],
-        *,
-        workers: int | None = None,
-    ) -> list[_Result]:
-        """Return ``function(mask)`` for the masks in these rows, in the order asked; see `read`."""
-        results: list[_Result] = []
-        for start in range(0, len(rows), _BLOCK_MASKS):
-            results += spread(
-                function, list(self.read(rows[start : start + _BLOCK_MASKS])), workers
-            )
-        return results
 
     def _slice(self, start: int, stop: int) -> NDArray[np.uint8]:
         try:

@@ -20,7 +20,7 @@ from maskcube.readers import open_reader
 from maskcube.schema import COORDINATES, MASK_ATTRIBUTES, MASKS
 from maskcube.store import MaskStore
 
-__all__ = ["Chunks", "MaskReader", "mask_dataset", "open_masks", "store_dataset"]
+__all__ = ["Chunks", "MaskReader", "are_whole", "mask_dataset", "open_masks", "store_dataset"]
 
 Chunks = str | int | Mapping[str, Any] | None
 """``"auto"``, a size for every dimension, a size by dimension, or None for no dask."""
@@ -57,9 +57,7 @@ class MaskArray(BackendArray):
         rows = np.arange(self.shape[0])[key[0]]
         wanted = np.atleast_1d(rows)
         cuts = key[1:]
-        if all(
-            isinstance(cut, slice) and cut == slice(None) for cut in _whole(cuts, self.shape[1:])
-        ):
+        if are_whole(cuts, self.shape[1:]):
             masks = self.reader.read(wanted)
         else:
             masks = self._read_cut(wanted, cuts)
@@ -74,12 +72,12 @@ class MaskArray(BackendArray):
         return np.concatenate(parts)
 
 
-def _whole(cuts: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:
-    """Replace each slice that covers its dimension by ``slice(None)``."""
-    return [
-        slice(None) if isinstance(cut, slice) and cut.indices(size) == (0, size, 1) else cut
-        for cut, size in zip(cuts, shape, strict=True)
-    ]
+def are_whole(cuts: Iterable[object], sizes: Iterable[int]) -> bool:
+    """Whether these cuts of y and x leave every pixel where it is."""
+    return all(
+        isinstance(cut, slice) and cut.indices(size) == (0, size, 1)
+        for cut, size in zip(cuts, sizes, strict=True)
+    )
 
 
 def _cut(masks: np.ndarray[Any, Any], cuts: tuple[Any, ...]) -> np.ndarray[Any, Any]:
@@ -136,7 +134,8 @@ def open_masks(
     (1000, 1000)
     """
     opened = MaskStore.open(store, storage_options)
-    dataset = store_dataset(opened)
+    reader = open_reader(opened)
+    dataset = store_dataset(opened, reader)
     masks = dataset.variables[MASKS]
     if chunks is None:
         return dataset[MASKS]
@@ -147,7 +146,7 @@ def open_masks(
     if size:
         tasks = default_tasks(opened.layout) if chunks == "auto" else Tasks(size, size)
         rows = np.arange(opened.layout.n_masks)
-        read = MaskRows(open_reader(opened), rows, tasks)
+        read = MaskRows(reader, rows, tasks)
         chunked = xr.Variable(masks.dims, read, masks.attrs, masks.encoding)
     else:
         from dask.base import tokenize
@@ -157,14 +156,12 @@ def open_masks(
     return dataset.assign({MASKS: chunked})[MASKS]
 
 
-def store_dataset(store: MaskStore) -> xr.Dataset:
+def store_dataset(store: MaskStore, reader: MaskReader) -> xr.Dataset:
     """Return an opened store as a Dataset without dask: ``masks``, and its indexed coordinates."""
     others = {name: stored_variable(store, name) for name in COORDINATES if name not in INDEXED}
     # What is said of all masks and their pieces is not true of a selection that is saved.
     attributes = {key: value for key, value in store.attributes.items() if key != "maskcube"}
-    return mask_dataset(open_reader(store), Catalog.of_store(store), others).assign_attrs(
-        attributes
-    )
+    return mask_dataset(reader, Catalog.of_store(store), others).assign_attrs(attributes)
 
 
 def mask_dataset(

@@ -10,7 +10,7 @@ from maskcube.store import MaskStore
 __all__ = ["StoreReader", "open_reader"]
 
 StoreReader = ShardReader | ZarrReader
-"""Reads masks of a store by row: ``read``, ``mask``, ``each``, and ``runs`` if there are any."""
+"""Reads masks of a store by row: ``read`` and ``mask``."""
 
 
 def open_reader(store: MaskStore) -> StoreReader:

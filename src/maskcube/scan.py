@@ -15,14 +15,14 @@ from maskcube.boundaries import boundaries_of
 from maskcube.errors import InvalidOption
 from maskcube.layout import DIMS, worker_count
 from maskcube.ragged import Runs
-from maskcube.reader import MaskArray
-from maskcube.readers import StoreReader
+from maskcube.reader import MaskArray, are_whole
+from maskcube.shards import ShardReader
 from maskcube.threads import spread
 
 __all__ = ["map_masks", "runs"]
 
 _BLOCK_BYTES = 2**25
-"""Pixels to hold at a time of masks that are not simply those of a store."""
+"""Pixels to hold at a time of masks that are not simply those of shards."""
 
 
 def map_masks(
@@ -177,28 +177,26 @@ def _each(
     return results
 
 
-def _stored(masks: xr.DataArray) -> tuple[StoreReader, NDArray[np.intp]] | None:
-    """Return which masks of which store these are; None if they are anything else."""
+def _stored(masks: xr.DataArray) -> tuple[ShardReader, NDArray[np.intp]] | None:
+    """Return which masks of which shards these are; None if they are anything else."""
     data: Any = masks.variable._data  # noqa: SLF001 - the public .data would read them all
     dasked = sys.modules.get("maskcube.dasked")
     if dasked is not None and isinstance(data, dasked.MaskRows):
-        return (data.reader, data.rows) if data.is_untouched else None
+        is_read = data.is_untouched and isinstance(data.reader, ShardReader)
+        return (data.reader, data.rows) if is_read else None
     while isinstance(data, indexing.CopyOnWriteArray | indexing.MemoryCachedArray):
         data = data.array
     lazy = isinstance(data, indexing.LazilyIndexedArray) and isinstance(data.array, MaskArray)
-    if not lazy or not isinstance(data.array.reader, StoreReader):
+    if not lazy or not isinstance(data.array.reader, ShardReader):
         return None
     first, *cuts = data.key.tuple
     sizes = data.array.shape
-    is_whole = all(
-        isinstance(cut, slice) and cut.indices(size) == (0, size, 1)
-        for cut, size in zip(cuts, sizes[1:], strict=True)
-    )
-    return (data.array.reader, np.arange(sizes[0])[first]) if is_whole else None
+    rows = np.arange(sizes[0])[first]
+    return (data.array.reader, rows) if are_whole(cuts, sizes[1:]) else None
 
 
 def _blocks(masks: xr.DataArray) -> Iterator[NDArray[np.uint8]]:
-    """Yield masks that are not simply those of a store, some at a time."""
+    """Yield masks that are not simply those of shards, some at a time."""
     size = max(1, _BLOCK_BYTES // max(1, masks.sizes["y"] * masks.sizes["x"]))
     for start in range(0, masks.sizes[DIMS[0]], size):
         # A copy: what a function does to its mask, it must not do to the caller's.

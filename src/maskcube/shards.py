@@ -35,7 +35,7 @@ __all__ = ["ShardReader"]
 _Result = TypeVar("_Result")
 
 _CACHED_INDEXES = 4096
-"""EncodedShard indexes to keep, of about 1 kB each."""
+"""Shard indexes to keep, of about 1 kB each."""
 
 _MOST_WHOLE_BYTES = 4 * 2**20
 """Larger shards are never fetched whole."""

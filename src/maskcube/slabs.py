@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from concurrent.futures import Executor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from maskcube.chunks import (
 )
 from maskcube.hdf5 import MaskFile
 from maskcube.layout import Block
+
+if TYPE_CHECKING:
+    import h5py
 
 __all__ = [
     "DeflatedSlab",
@@ -140,22 +143,25 @@ class PackedSlab:
     def load(self, block: Block, pool: Executor) -> None:
         """Read consecutive masks; a task inflates the chunks that lie side by side."""
         self._start = block.start
-        offsets = chunk_offsets(self.file.dataset, block)
+        # Looked up once: that takes h5py as long as reading forty chunks.
+        dataset = self.file.dataset
+        offsets = chunk_offsets(dataset, block)
         strips = [list(strip) for _, strip in itertools.groupby(offsets, lambda each: each[:2])]
-        for _ in pool.map(lambda strip: self._load_strip(block, strip), strips):
+        for _ in pool.map(lambda strip: self._load_strip(dataset, block, strip), strips):
             pass
 
-    def _load_strip(self, block: Block, offsets: list[tuple[int, int, int]]) -> None:
-        dataset, filters = self.file.dataset, self.file.filters
+    def _load_strip(
+        self, dataset: h5py.Dataset, block: Block, offsets: list[tuple[int, int, int]]
+    ) -> None:
         pixels = scratch(self.file.chunks)
         words = self._bits.view(self._word)
         for offset in offsets:
             with self.file.reading(block):
-                inflate(read_raw(dataset, filters, offset), pixels)
+                inflate(read_raw(dataset, self.file.filters, offset), pixels)
             # Packed, every pixel but 0 is 1.
             if not self.normalize:
-                _binary(pixels[_inside(offset, dataset.shape)], normalize=False)
-            in_block, in_chunk = chunk_rows(offset, dataset, block)
+                _binary(pixels[_inside(offset, self.file.layout.shape)], normalize=False)
+            in_block, in_chunk = chunk_rows(offset, pixels.shape[0], block)
             chunk = np.packbits(pixels).view(self._word).reshape(*pixels.shape[:2], -1)
             column = offset[2] // (_BYTE * self._word.itemsize)
             target = words[in_block, offset[1] :, column : column + chunk.shape[2]]
