@@ -40,7 +40,7 @@ class ZarrReader:
     def __init__(self, store: MaskStore) -> None:
         self.layout: Layout = store.layout
         self._objects = store.objects
-        self._identity: Piece = store.identity
+        self._edition = store.edition
         self._array: Any = store.zarr_array(MASKS)
 
     @cached_property
@@ -76,6 +76,7 @@ class ZarrReader:
         for row, mask in zip(rows.tolist(), out, strict=True):
             if checksum(mask) != self._crcs[row]:
                 raise self._corrupt(row, "its pixels are not those that were converted")
+        self._edition.check_cheaply()
         return out
 
     def mask(self, row: int) -> NDArray[np.uint8]:
@@ -93,8 +94,9 @@ class ZarrReader:
         return masks
 
     def _corrupt(self, row: int, found: str) -> CorruptMask:
+        self._edition.check()
         name = name_of(self._objects, row)
         return CorruptMask(f"{self._objects.location}: {found}; cannot read {name}", [row])
 
     def __dask_tokenize__(self) -> tuple[str, str, Piece]:
-        return type(self).__name__, self._objects.location, self._identity
+        return type(self).__name__, self._objects.location, self._edition.identity

@@ -6,14 +6,18 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from maskcube.errors import NotAMaskStore
-from maskcube.layout import Layout
+from maskcube.layout import Block, Layout
 
-__all__ = ["FORMAT_VERSION", "Manifest", "Piece", "RunPieces"]
+__all__ = ["APPEND", "CONVERT", "FORMAT_VERSION", "UPDATE", "Manifest", "Piece", "RunPieces"]
 
 FORMAT_VERSION = 1
+
+CONVERT, APPEND, UPDATE = "convert", "append", "update"
+"""What may be done to a store: the words of plans and of the list of revisions."""
 
 _MOST_BYTES = 2**48
 _MOST_MASK_BYTES = 2**30
@@ -77,10 +81,34 @@ class Manifest:
     """Size and checksum of each coordinate's values, however they are encoded."""
     runs: RunPieces | None = None
     """The runs; None in a store that was written before there were any."""
+    revisions: tuple[Mapping[str, Any], ...] = ()
+    """What was appended and updated since the conversion, and when."""
+
+    def sources(self) -> list[tuple[Block, Mapping[str, Any]]]:
+        """Return the source, and each that was appended, with the rows that are from it."""
+        appended = [each for each in self.revisions if each["action"] == APPEND]
+        starts = [0, *(each["first_row"] for each in appended), self.layout.n_masks]
+        rows = [Block(start, stop) for start, stop in pairwise(starts)]
+        return list(zip(rows, [self.source, *(each["source"] for each in appended)], strict=True))
+
+    def order(self) -> list[int] | None:
+        """Return the rows in the order of the CSV; None when that is ascending."""
+        sources = self.sources()
+        if all(source["metadata"]["order"] is None for _, source in sources):
+            return None
+        order: list[int] = []
+        for rows, source in sources:
+            order += [rows.start + row for row in source["metadata"]["order"] or range(len(rows))]
+        return order
+
+    def updated(self) -> set[int]:
+        """Return the rows whose mask is not that of the source any more."""
+        return {each["row"] for each in self.revisions if each["action"] == UPDATE}
 
     def to_json(self) -> dict[str, Any]:
         """Return the block as it stands in the attributes."""
         runs = {} if self.runs is None else {"runs": self.runs._asdict()}
+        revisions = {"revisions": list(self.revisions)} if self.revisions else {}
         return {
             "format_version": FORMAT_VERSION,
             "generator": self.generator,
@@ -92,6 +120,7 @@ class Manifest:
             "coordinates": {name: list(piece) for name, piece in self.coordinates.items()},
             "values": {name: list(piece) for name, piece in self.values.items()},
             **runs,
+            **revisions,
             "complete": True,
         }
 
@@ -136,17 +165,21 @@ class Manifest:
             raise ValueError(f"a layout of {layout.shard_shape} pixels a shard is out of bounds")
         if len(shards) != layout.n_shards:
             raise ValueError(f"{len(shards)} shards listed, expected {layout.n_shards}")
-        return cls(
+        manifest = cls(
             generator=str(block["generator"]),
             created=str(block["created"]),
-            source=_source(block["source"], layout.n_masks),
+            source=dict(block["source"]),
             layout=layout,
             counts={name: _count(block["counts"][name]) for name in ("masks", "images", "nouns")},
             shards=shards,
             coordinates={name: _piece(entry) for name, entry in block["coordinates"].items()},
             values={name: _piece(entry) for name, entry in block.get("values", {}).items()},
             runs=_runs(block["runs"], layout) if "runs" in block else None,
+            revisions=tuple(_revision(each, layout) for each in block.get("revisions", ())),
         )
+        for rows, source in manifest.sources():
+            _check_source(source, len(rows))
+        return manifest
 
 
 def _runs(block: dict[str, Any], layout: Layout) -> RunPieces:
@@ -164,7 +197,15 @@ def _runs(block: dict[str, Any], layout: Layout) -> RunPieces:
     return found
 
 
-def _source(block: dict[str, Any], n_masks: int) -> dict[str, Any]:
+def _revision(block: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    action = block["action"]
+    row = block["first_row"] if action == APPEND else block["row"]
+    if action not in (APPEND, UPDATE) or type(row) is not int or not 0 <= row < layout.n_masks:
+        raise ValueError(f"{action!r} of {row!r} is no change of this store")
+    return {**block, "created": str(block["created"]), "generator": str(block["generator"])}
+
+
+def _check_source(block: Mapping[str, Any], n_masks: int) -> None:
     for name in ("masks", "metadata"):
         file, size, digest = (block[name][key] for key in ("file", "size_bytes", "sha256"))
         if not isinstance(file, str) or not isinstance(digest, str) or type(size) is not int:
@@ -174,7 +215,6 @@ def _source(block: dict[str, Any], n_masks: int) -> dict[str, Any]:
         raise ValueError("the order of the CSV is no order of the masks")
     if not isinstance(block["normalize"], bool):
         raise ValueError(f"normalize={block['normalize']!r}")  # noqa: TRY004 - caught with the rest
-    return dict(block)
 
 
 def _count(value: object) -> int:

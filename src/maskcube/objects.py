@@ -22,10 +22,27 @@ from maskcube.errors import InvalidOption, NotAMaskStore
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["WORK", "Folder", "Objects", "StoreLike", "ZarrObjects", "folder_path", "open_objects"]
+__all__ = [
+    "ENTRIES",
+    "PLAN",
+    "WORK",
+    "Folder",
+    "Objects",
+    "StoreLike",
+    "ZarrObjects",
+    "folder_path",
+    "open_objects",
+    "partial_path",
+]
 
 WORK = "_maskcube"
 """Prefix of everything that is not part of a finished store: plan, journal, unfinished writes."""
+
+PLAN = f"{WORK}/plan.json"
+"""Key of the plan of what is being written."""
+
+ENTRIES = f"{WORK}/shards"
+"""Prefix of the journal's entries, one for each finished shard."""
 
 StoreLike = Any
 """A path, a URL, or a zarr ``Store`` (an obstore store is wrapped in one)."""
@@ -41,6 +58,9 @@ class Objects(Protocol):
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Return an object, or `length` bytes of it from `start` on; None if it is not there."""
+
+    def stamp(self, key: str) -> tuple[int, ...] | None:
+        """Return what differs as soon as an object is replaced; None where that takes a request."""
 
     def size(self, key: str) -> int | None:
         """Return the size of an object in bytes; None if it is not there."""
@@ -82,6 +102,14 @@ class Folder:
             return os.pread(descriptor, left if length is None else min(length, left), start)
         finally:
             os.close(descriptor)
+
+    def stamp(self, key: str) -> tuple[int, ...] | None:
+        """Return inode, time and size of an object's file; all 0 if it is not there."""
+        try:
+            found = os.stat(f"{self.location}/{key}")  # noqa: PTH116 - half the time of a Path
+        except OSError:
+            return (0, 0, 0)
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def size(self, key: str) -> int | None:
         """Return the size of an object in bytes."""
@@ -148,6 +176,10 @@ class ZarrObjects:
         found = sync(self.store.get(key, default_buffer_prototype(), wanted))
         return None if found is None else found.to_bytes()
 
+    def stamp(self, key: str) -> None:  # noqa: ARG002 - as any Objects
+        """Return None: asking takes as long as reading."""
+        return
+
     def size(self, key: str) -> int | None:
         """Return the size of an object in bytes."""
         from zarr.core.sync import sync
@@ -199,6 +231,11 @@ def folder_path(store: StoreLike) -> Path | None:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise InvalidOption(f"store={text!r}: {error}") from error
+
+
+def partial_path(target: Path) -> Path:
+    """Return where a local store is built before it is moved to `target`."""
+    return target.with_name(f"{target.name}.partial")
 
 
 def open_objects(

@@ -6,7 +6,7 @@ They are kept as steps, each boundary's distance from the one before, which are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,11 +17,10 @@ from maskcube.boundaries import boundaries_of_steps
 from maskcube.codec import DamagedBytes, decode_chunk, decode_steps, encode_steps
 from maskcube.errors import CorruptStore
 from maskcube.manifest import Piece
-from maskcube.objects import Objects
 from maskcube.schema import OFFSETS, STEPS
 from maskcube.store import MaskStore
 
-__all__ = ["RunReader", "Runs", "put_steps", "steps_chunk"]
+__all__ = ["RunReader", "Runs", "step_chunks", "step_key", "steps_chunk"]
 
 Runs = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Boundaries of masks, end to end, and where those of each mask begin."""
@@ -35,28 +34,18 @@ def steps_chunk(n_steps: int) -> int:
     return max(1, min(_CHUNK_STEPS, n_steps))
 
 
-def put_steps(
-    objects: Objects, counts: Sequence[int], encoded: Iterable[bytes]
-) -> tuple[Piece, ...]:
-    """Write the steps of all masks, one chunk in memory at a time.
+def step_chunks(counts: Sequence[int], encoded: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield key and bytes of each chunk of the steps of all masks, one in memory at a time.
 
     Parameters
     ----------
-    objects : Objects
-        The store that is being built.
     counts : sequence of int
         Steps in each encoded part.
     encoded : iterable of bytes
         The parts, in order, as `encode_steps` gives them.
-
-    Returns
-    -------
-    tuple of Piece
-        Size and checksum of each chunk.
     """
-    pieces: list[Piece] = []
     chunk = np.zeros(steps_chunk(sum(counts)), np.int32)
-    filled = 0
+    filled = number = 0
     for count, part in zip(counts, encoded, strict=True):
         steps = np.empty(count, np.int32)
         decode_steps(part, steps)
@@ -65,18 +54,16 @@ def put_steps(
             chunk[filled : filled + taken] = steps[:taken]
             filled, steps = filled + taken, steps[taken:]
             if filled == len(chunk):
-                pieces.append(_put_chunk(objects, len(pieces), chunk))
-                filled = 0
+                yield step_key(number), encode_steps(chunk)
+                filled, number = 0, number + 1
     if filled:
         chunk[filled:] = 0
-        pieces.append(_put_chunk(objects, len(pieces), chunk))
-    return tuple(pieces)
+        yield step_key(number), encode_steps(chunk)
 
 
-def _put_chunk(objects: Objects, number: int, steps: NDArray[np.int32]) -> Piece:
-    data = encode_steps(steps)
-    objects.put(f"{STEPS}/c/{number}", data)
-    return Piece.of(data)
+def step_key(number: int) -> str:
+    """Return the key of a chunk of steps."""
+    return f"{STEPS}/c/{number}"
 
 
 class RunReader:
@@ -95,7 +82,9 @@ class RunReader:
         self.location = store.location
         self.n_masks = store.layout.n_masks
         self._objects = store.objects
+        self._edition = store.edition
         self._runs = runs
+        self._last: tuple[int, NDArray[np.int32]] | None = None
 
     def read(self, rows: NDArray[np.integer[Any]]) -> Runs:
         """Return the boundaries of the masks in these rows, and where each mask's begin.
@@ -135,6 +124,22 @@ class RunReader:
             steps[offsets[position] : offsets[position + 1]] = self._steps(first, last, chunk_of)
         return boundaries_of_steps(steps, offsets), offsets
 
+    def steps(self, first: int, last: int) -> NDArray[np.int32]:
+        """Return the steps from one place among all to another; for places that ascend.
+
+        Raises
+        ------
+        CorruptStore
+            When a chunk that holds some of them is missing or damaged.
+        """
+        return self._steps(first, last, self._chunk_kept)
+
+    def _chunk_kept(self, number: int) -> NDArray[np.int32]:
+        """Return a chunk, the one that was asked for last without reading it again."""
+        if self._last is None or self._last[0] != number:
+            self._last = number, self._chunk(number)
+        return self._last[1]
+
     def offsets(self) -> NDArray[np.int64]:
         """Return where the boundaries of each mask of the store begin, (mask + 1,) int64."""
         data = self._get(f"{OFFSETS}/c/0", self._runs.offsets)
@@ -162,7 +167,7 @@ class RunReader:
         return steps
 
     def _chunk(self, number: int) -> NDArray[np.int32]:
-        data = self._get(f"{STEPS}/c/{number}", self._runs.steps[number])
+        data = self._get(step_key(number), self._runs.steps[number])
         chunk = np.empty(self._runs.chunk_boundaries, np.int32)
         try:
             decode_steps(data, chunk)
@@ -174,6 +179,8 @@ class RunReader:
 
     def _get(self, key: str, piece: Piece) -> bytes:
         data = self._objects.get(key)
+        if data is None or Piece.of(data) != piece:
+            self._edition.check()
         if data is None:
             raise CorruptStore(f"{self.location}: {key} is missing")
         if Piece.of(data) != piece:

@@ -20,6 +20,7 @@ __all__ = [
     "MASKS",
     "MASK_ATTRIBUTES",
     "OFFSETS",
+    "ROOT",
     "RUNS",
     "STEPS",
     "Coordinate",
@@ -28,6 +29,9 @@ __all__ = [
     "shard_key",
     "value_bytes",
 ]
+
+ROOT = "zarr.json"
+"""Key of the root metadata: with it a group is there, without it there is none."""
 
 MASKS = "masks"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskcube.codec import DamagedBytes, decode_chunk
+from maskcube.edition import Edition
 from maskcube.errors import (
     CorruptStore,
     IncompleteStore,
@@ -17,12 +18,19 @@ from maskcube.errors import (
     StoreNotFound,
     listed,
 )
-from maskcube.journal import progress_of
 from maskcube.layout import Layout
-from maskcube.manifest import Manifest, Piece
-from maskcube.objects import Folder, Objects, StoreLike, open_objects
-from maskcube.schema import COORDINATES, MASKS, is_native, value_bytes
-from maskcube.stage import ROOT, partial_path
+from maskcube.manifest import CONVERT, Manifest, Piece
+from maskcube.objects import (
+    ENTRIES,
+    PLAN,
+    WORK,
+    Folder,
+    Objects,
+    StoreLike,
+    open_objects,
+    partial_path,
+)
+from maskcube.schema import COORDINATES, MASKS, ROOT, is_native, value_bytes
 from maskcube.texts import Texts
 
 if TYPE_CHECKING:
@@ -47,8 +55,8 @@ class MaskStore:
         Root attributes, the manifest's block included.
     arrays : dict
         Zarr metadata of each array, by name, from the consolidated metadata.
-    identity : Piece
-        Size and checksum of the root metadata, in which those of every other piece stand.
+    edition : Edition
+        Tells whether another store has taken its place since.
 
     Raises
     ------
@@ -58,7 +66,9 @@ class MaskStore:
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
-        root, self.identity = _read_root(objects)
+        stamp = objects.stamp(ROOT)
+        root, identity = _read_root(objects)
+        self.edition = Edition(objects, identity, stamp)
         self.attributes: dict[str, Any] = root["attributes"]
         self.manifest = Manifest.from_json(self.attributes.get("maskcube"), objects.location)
         self.arrays = _arrays(root, objects.location)
@@ -143,6 +153,7 @@ class MaskStore:
             ) from error
         # Plain zarr shows what is missing as zeros and empty texts.
         if found != self.manifest.values.get(name):
+            self.edition.check()
             raise CorruptStore(
                 f"{self.location}: coordinate {name!r} was rewritten, and its values are not those"
                 " that were converted"
@@ -179,6 +190,8 @@ class MaskStore:
 
     def _coordinate_bytes(self, name: str) -> bytes:
         data = self.objects.get(f"{name}/c/0")
+        if data is None or Piece.of(data) != self.manifest.coordinates.get(name):
+            self.edition.check()
         if data is None:
             raise CorruptStore(f"{self.location}: coordinate {name!r} is missing")
         if Piece.of(data) != self.manifest.coordinates.get(name):
@@ -230,16 +243,31 @@ def _nothing_there(objects: Objects) -> StoreNotFound | IncompleteStore | NotAMa
     if isinstance(objects, Folder) and objects.path.name:
         building.append(Folder(partial_path(objects.path)))
     for place in building:
-        progress = progress_of(place)
-        if progress is not None:
-            done, every = progress
-            return IncompleteStore(
-                f"{objects.location}: half a conversion, {done} of {every} shards:"
-                " run the same conversion again to finish it"
-            )
+        unfinished = _unfinished(place)
+        if unfinished is not None:
+            return IncompleteStore(f"{objects.location}: {unfinished}")
     if next(iter(objects.keys()), None) is not None:
         return NotAMaskStore(f"{objects.location} has no {ROOT}: no Zarr group of format 3")
     return StoreNotFound(f"no mask store at {objects.location}; make one with maskcube.convert")
+
+
+def _unfinished(objects: Objects) -> str | None:
+    """Say how far a conversion, or a change of a store, has come; None when there is none."""
+    plan = objects.get(PLAN)
+    if plan is None and next(iter(objects.keys(f"{WORK}/")), None) is None:
+        return None
+    try:
+        found = json.loads(plan or b"")
+        action, n_shards = found["action"], Layout(**found["layout"]).n_shards
+    except (ValueError, RecursionError, KeyError, TypeError, ZeroDivisionError):
+        return "an unfinished conversion or change: run the same again to finish it"
+    if action != CONVERT:
+        return f"an unfinished {action}: run it again to finish it"
+    n_finished = sum(1 for _ in objects.keys(f"{ENTRIES}/"))
+    return (
+        f"half a conversion, {n_finished} of {n_shards} shards:"
+        " run the same conversion again to finish it"
+    )
 
 
 def _arrays(root: dict[str, Any], location: str) -> dict[str, Any]:
