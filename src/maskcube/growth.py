@@ -169,9 +169,9 @@ def _append(
 
 def _refuse_again(plan: Mapping[str, Any], base: MaskStore) -> None:
     """Raise if the store is from this very source already."""
-    digest = plan["source"]["masks"]["sha256"]
+    new = plan["source"]
     for rows, source in base.manifest.sources():
-        if source["masks"]["sha256"] == digest:
+        if all(source[file]["sha256"] == new[file]["sha256"] for file in ("masks", "metadata")):
             raise StoreExists(
                 f"{base.location} has the masks of {source['masks']['file']} already, in rows"
                 f" {rows.start} to {rows.stop - 1}"
