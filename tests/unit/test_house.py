@@ -23,7 +23,7 @@ FLOORS = [
     ["errors", "progress"],
     ["layout", "threads"],
     ["codes", "codec", "encoded", "texts", "boundaries", "metadata"],
-    ["manifest", "chunks", "hdf5", "slabs", "objects"],
+    ["manifest", "chunks", "hdf5", "slabs", "guarded", "folder", "objects"],
     ["schema", "source"],
     ["stage"],
     ["journal"],
@@ -45,7 +45,7 @@ FLOORS = [
     ["painting", "captions", "sheet"],
     ["scenes"],
     ["sample", "plot"],
-    ["backend", "verification", "segmentations"],
+    ["backend", "integrity", "comparison", "verification", "segmentations"],
     ["demo"],
     ["cli"],
 ]
