@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,18 +83,19 @@ def kept_entries(store: MaskStore, shards: Iterable[int]) -> dict[int, Entry]:
     areas, crcs = store.coordinate("area"), store.coordinate("crc32c")
     runs = None if store.manifest.runs is None else RunReader(store)
     offsets = None if runs is None else runs.offsets()
+    chunk_of = None if runs is None else lru_cache(2)(runs.chunk)
     reader = ShardReader(store)
     entries = {}
     for shard in shards:
         rows = store.layout.shard_rows(shard)
         every = slice(rows.start, rows.stop)
-        if runs is None or offsets is None:
+        if runs is None or offsets is None or chunk_of is None:
             # Of a store that is older than the runs.
             each = reader.each(steps_of, np.arange(rows.start, rows.stop))
             counts, steps = [len(found) for found in each], np.concatenate(each)
         else:
             counts = np.diff(offsets[rows.start : rows.stop + 1]).tolist()
-            steps = runs.steps(int(offsets[rows.start]), int(offsets[rows.stop]))
+            steps = runs.steps(int(offsets[rows.start]), int(offsets[rows.stop]), chunk_of)
         entries[shard] = Entry(
             piece=store.manifest.shards[shard],
             areas=areas[every].tolist(),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from maskcube.errors import StoreChanged
+from maskcube.errors import CorruptStore, StoreChanged
 from maskcube.manifest import Piece
-from maskcube.objects import Objects
+from maskcube.objects import Objects, get_piece
 from maskcube.schema import ROOT
 
 __all__ = ["Edition"]
@@ -33,6 +33,31 @@ class Edition:
         self._objects = objects
         self._stamp = stamp
 
+    def get(self, key: str, piece: Piece | None, what: str) -> bytes:
+        """Return an object of the store, as it was written.
+
+        Parameters
+        ----------
+        key : str
+            Its key.
+        piece : Piece or None
+            What the manifest says of it, if anything.
+        what : str
+            What it is, for messages.
+
+        Raises
+        ------
+        CorruptStore
+            When it is missing, of another size or checksum, or cannot be read.
+        StoreChanged
+            When that is so because another store has taken its place.
+        """
+        try:
+            return get_piece(self._objects, key, piece, what)
+        except CorruptStore:
+            self.check()
+            raise
+
     def check_cheaply(self) -> None:
         """Raise if the store is seen to have changed, where seeing costs next to nothing.
 
@@ -55,7 +80,7 @@ class Edition:
         StoreChanged
             When another store has taken its place.
         """
-        found = self._objects.get(ROOT)
+        found = self._objects.get(ROOT, 0, self.identity.length + 1)
         if found is None or Piece.of(found) != self.identity:
             raise StoreChanged(
                 f"{self._objects.location} is not the store any more that was opened: it was"

@@ -1,7 +1,7 @@
 """Masks of a store that somebody has rewritten: in other chunks, without shards, otherwise encoded.
 
-Plain zarr reads them. It shows what is missing as zeros, and other codecs may have no checksum, so
-the pixels of every mask are compared with the CRC-32C that the store keeps of them.
+Plain zarr reads them, under guard. It shows what is missing as zeros, and other codecs may have no
+checksum, so the pixels of every mask are compared with the CRC-32C that the store keeps of them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,15 @@ class ZarrReader:
         self._objects = store.objects
         self._edition = store.edition
         self._array: Any = store.zarr_array(MASKS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # zarr would leave its guard behind.
+        return {**self.__dict__, "_array": None}
+
+    def _opened(self) -> Any:  # noqa: ANN401 - zarr's own types tell the dtype, which is data
+        if self._array is None:
+            self._array = MaskStore(self._objects).zarr_array(MASKS)
+        return self._array
 
     @cached_property
     def _crcs(self) -> NDArray[np.uint32]:
@@ -86,7 +95,7 @@ class ZarrReader:
 
     def _slice(self, start: int, stop: int) -> NDArray[np.uint8]:
         try:
-            masks = np.asarray(self._array[start:stop])
+            masks = np.asarray(self._opened()[start:stop])
         except Exception as error:  # zarr and its codecs raise whatever they like
             raise self._corrupt(start, f"zarr cannot read it: {error}") from error
         if masks.dtype != np.uint8 or masks.shape != (stop - start, *self.layout.shape[1:]):

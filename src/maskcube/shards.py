@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from maskcube.codec import DamagedBytes, decode_chunk, index_bytes, unpack_index
 from maskcube.encoded import EncodedShard, merged_ranges
-from maskcube.errors import CorruptMask
+from maskcube.errors import CorruptMask, CorruptStore
 from maskcube.layout import Layout
 from maskcube.manifest import Piece
 from maskcube.objects import Objects
@@ -271,7 +271,10 @@ class ShardReader:
         return index
 
     def _get(self, shard: int, start: int, length: int, slots: list[int]) -> bytes:
-        data = self._objects.get(shard_key(shard), start, length)
+        try:
+            data = self._objects.get(shard_key(shard), start, length)
+        except CorruptStore as error:
+            raise self._corrupt(shard, slots, str(error)) from error
         if data is None:
             raise self._corrupt(shard, slots, "it is missing")
         if len(data) < length:

@@ -23,7 +23,7 @@ FLOORS = [
     ["errors", "progress", "provenance"],
     ["layout", "threads", "disk"],
     ["codes", "codec", "encoded", "texts", "boundaries", "metadata"],
-    ["manifest", "chunks", "hdf5", "slabs", "objects"],
+    ["manifest", "chunks", "hdf5", "slabs", "guarded", "folder", "objects"],
     ["schema", "source"],
     ["edition", "store", "summary"],
     ["direct", "stage"],
@@ -46,7 +46,7 @@ FLOORS = [
     ["painting", "captions", "sheet"],
     ["scenes"],
     ["sample", "plot"],
-    ["backend", "verification", "segmentations"],
+    ["backend", "integrity", "comparison", "verification", "segmentations"],
     ["demo"],
     ["cli"],
 ]
