@@ -126,8 +126,13 @@ def info(store: str, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("store")
-@click.option("--source", help="Compare every pixel and field with this data folder or HDF5.")
-@metadata
+@click.option(
+    "--source",
+    multiple=True,
+    help="Compare every pixel and field with this data folder or HDF5; may be repeated.",
+)
+@click.option("--metadata", multiple=True, metavar="CSV", help="Its CSV, if not beside the HDF5.")
+@click.option("--repair", is_flag=True, help="First make what is damaged again, if it can be.")
 @workers
 @quiet
 @as_json
@@ -218,7 +223,7 @@ def _as_options(message: str) -> str:
     >>> _as_options("masks.zarr exists; overwrite=True would replace it")
     'masks.zarr exists; --overwrite would replace it'
     """
-    keywords = r"\b(overwrite|normalize|allow_duplicates)=True"
+    keywords = r"\b(overwrite|normalize|allow_duplicates|repair)=True"
     return re.sub(keywords, lambda found: f"--{found[1].replace('_', '-')}", message)
 
 

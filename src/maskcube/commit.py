@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from maskcube.errors import CorruptStore
 from maskcube.journal import Journal
 from maskcube.manifest import Manifest, Piece, RunPieces
-from maskcube.objects import Objects
 from maskcube.ragged import step_chunks, steps_chunk
 from maskcube.schema import OFFSETS, ROOT, build, value_bytes
 
@@ -89,17 +88,17 @@ def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin
     for key, data in objects.items():
         journal.objects.put(key, data)
         written[key] = Piece.of(data)
-    _read_back(journal.objects, written)
+    _read_back(journal, written)
     journal.objects.put(ROOT, root)
-    _read_back(journal.objects, {ROOT: Piece.of(root)})
+    _read_back(journal, {ROOT: Piece.of(root)})
 
 
-def _read_back(objects: Objects, written: Mapping[str, Piece]) -> None:
+def _read_back(journal: Journal, written: Mapping[str, Piece]) -> None:
     """Compare objects with what was written."""
     for key, piece in written.items():
-        if Piece.of(objects.get(key) or b"") != piece:
+        if Piece.of(journal.objects.get(key) or b"") != piece:
             raise CorruptStore(
-                f"{objects.location}: {key} does not read back as it was written; run the same"
+                f"{journal.location}: {key} does not read back as it was written; run the same"
                 " again"
             )
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from maskcube.errors import CorruptMask, CorruptStore, listed
+from maskcube.hdf5 import MaskFile
 from maskcube.layout import Block, block_rows, blocks
+from maskcube.parts import Part
 from maskcube.readers import StoreReader, open_reader
 from maskcube.schema import COORDINATES
 from maskcube.slabs import PlainSlab, Slab, StrayPixels, held_bytes, open_slab
-from maskcube.source import MaskSource
 from maskcube.store import MaskStore
 
 __all__ = ["Found", "column_or_none", "compare"]
@@ -32,47 +32,55 @@ _MOST_BYTES = 2**30
 """What reading the source may take; fewer masks are read at a time where a HDF5 chunk has many."""
 
 
-def compare(
-    store: MaskStore, source: MaskSource, pool: Executor, told: Callable[[int], object]
-) -> Found:
-    """Compare every pixel and every field with the source."""
-    if source.layout.shape != store.layout.shape:
-        return [f"the source has shape {source.layout.shape}, not {store.layout.shape}"], {}
-    faults = _table_faults(store, source.by_row())
-    bad: dict[int, str] = {}
-    file, reader = source.file, open_reader(store)
-    # The pool's threads are not counted: their buffers are small beside a gibibyte.
-    rows = block_rows(store.layout, file.chunks, held_bytes(file), _MOST_BYTES, workers=1)
-    slab = open_slab(file, rows, normalize=store.manifest.source["normalize"])
+def compare(store: MaskStore, part: Part, pool: Executor, told: Callable[[int], object]) -> Found:
+    """Compare every pixel and every field of some rows with the source that they are from.
 
-    for block in blocks(0, store.layout.n_masks, rows):
-        try:
-            slab.load(block, pool)
-            parts = [(slab, block)]
-        except StrayPixels:
-            # As bits they cannot be held: as pixels, which take eight times as much.
-            size = max(1, rows // _BITS)
-            parts = [
-                (PlainSlab(file, size, normalize=False), part)
-                for part in blocks(block.start, block.stop, size)
-            ]
-        for held, part in parts:
-            if held is not slab:
-                held.load(part, pool)
-            different = partial(_different, reader, held)
-            for found in pool.map(different, blocks(part.start, part.stop, _COMPARED_MASKS)):
+    Masks that were updated since have other pixels than the source: these are not compared.
+    """
+    source, file = part.masks, part.masks.file
+    if (len(part.rows), *store.layout.shape[1:]) != source.layout.shape:
+        expected = len(part.rows), *store.layout.shape[1:]
+        return [f"the source has shape {source.layout.shape}, not {expected}"], {}
+    faults = _table_faults(store, part)
+    bad: dict[int, str] = {}
+    # The pool's threads are not counted: their buffers are small beside a gibibyte.
+    rows = block_rows(source.layout, file.chunks, held_bytes(file), _MOST_BYTES, workers=1)
+    slab = open_slab(file, rows, normalize=part.normalize)
+    reader, updated = open_reader(store), store.manifest.updated()
+
+    for block in blocks(0, len(part.rows), rows):
+        for held, inside in _loaded(slab, file, block, rows, pool):
+            different = partial(_different, reader, held, part.rows.start)
+            for found in pool.map(different, blocks(inside.start, inside.stop, _COMPARED_MASKS)):
                 bad |= found
         told(len(block))
-    return faults, bad
+    return faults, {row: fault for row, fault in bad.items() if row not in updated}
 
 
-def _different(reader: StoreReader, slab: Slab, part: Block) -> dict[int, str]:
-    """Return the masks of a block whose pixels are not those of the source."""
+def _loaded(
+    slab: Slab, file: MaskFile, block: Block, rows: int, pool: Executor
+) -> Iterator[tuple[Slab, Block]]:
+    """Load a block of the source; as pixels, in parts, where some are neither 0 nor 1."""
+    try:
+        slab.load(block, pool)
+        yield slab, block
+    except StrayPixels:
+        # As bits they cannot be held, and pixels take eight times as much.
+        size = max(1, rows // _BITS)
+        for part in blocks(block.start, block.stop, size):
+            pixels = PlainSlab(file, size, normalize=False)
+            pixels.load(part, pool)
+            yield pixels, part
+
+
+def _different(reader: StoreReader, slab: Slab, first_row: int, block: Block) -> dict[int, str]:
+    """Return the masks of a block, by row of the store, whose pixels are not the source's."""
     bad: dict[int, str] = {}
-    for row in range(part.start, part.stop):
+    for place in range(block.start, block.stop):
+        row = first_row + place
         try:
             found = reader.mask(row)
-            same = np.array_equal(found, slab.mask(row))
+            same = np.array_equal(found, slab.mask(place))
         except (CorruptMask, CorruptStore):
             bad[row] = "it cannot be read"
         except StrayPixels:
@@ -82,19 +90,19 @@ def _different(reader: StoreReader, slab: Slab, part: Block) -> dict[int, str]:
     return bad
 
 
-def _table_faults(store: MaskStore, table: pd.DataFrame) -> list[str]:
+def _table_faults(store: MaskStore, part: Part) -> list[str]:
     faults = []
     for name, coordinate in COORDINATES.items():
-        found = column_or_none(store, name)
-        if coordinate.column is None or found is None:
+        whole = column_or_none(store, name)
+        if coordinate.column is None or whole is None:
             continue
-        wanted = table[coordinate.column].to_numpy()
+        found, wanted = whole[part.rows.start : part.rows.stop], part.column(name)
         if found.dtype.kind == "T":
             differs = found.astype(object) != wanted.astype(object)
         else:
             differs = ~((found == wanted) | ((found != found) & (wanted != wanted)))  # noqa: PLR0124 - NaN
         if differs.any():
-            rows = np.flatnonzero(differs).tolist()
+            rows = (part.rows.start + np.flatnonzero(differs)).tolist()
             faults.append(f"coordinate {name!r} is not that of the source in rows {listed(rows)}")
     return faults
 

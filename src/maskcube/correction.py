@@ -92,9 +92,9 @@ def update(
             "generator": generator(),
             "created": now(),
             "mask": {
-                "image": image,
-                "noun": noun,
-                "instance": instance,
+                "image": str(image),
+                "noun": str(noun),
+                "instance": int(instance),
                 "crc32c": checksum(pixels),
             },
         }

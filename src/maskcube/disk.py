@@ -36,6 +36,11 @@ class Lock:
         self.location = location
         self._descriptor: int | None = None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has it."""
+        return self._descriptor is not None
+
     def acquire(self) -> None:
         """Take the lock.
 

@@ -25,7 +25,7 @@ from maskcube.schema import (
 )
 from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 
-__all__ = ["description_faults", "has_runs"]
+__all__ = ["described", "description_faults", "has_runs"]
 
 
 def has_runs(store: MaskStore) -> bool:
@@ -53,7 +53,7 @@ def _fault(store: MaskStore, name: str) -> str | None:
     except CorruptStore as error:
         return str(error)
     own, said = parsed_metadata(data or b""), store.arrays.get(name)
-    if not isinstance(said, dict) or _described(own) != _described(said):
+    if not isinstance(said, dict) or described(own) != described(said):
         return f"metadata of {name!r} is missing or not what the root says"
     written = store.manifest.metadata.get(name)
     if written is not None and description_crc(said) == written:
@@ -63,7 +63,7 @@ def _fault(store: MaskStore, name: str) -> str | None:
     return None if name.startswith(RUNS) else _other_meaning(name, said)
 
 
-def _described(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of an array or group without the copies of what is below it."""
     return {key: value for key, value in metadata.items() if key != "consolidated_metadata"}
 

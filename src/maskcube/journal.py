@@ -69,15 +69,22 @@ class Journal:
         Where the store is being built.
     plan : dict
         What is converted or changed, and how.
+    location : str
+        Where it will be, for messages.
     kept : mapping of int to Entry
         Shards that stay as they are in the store that is changed.
     """
 
     def __init__(
-        self, objects: Objects, plan: dict[str, Any], kept: Mapping[int, Entry] | None = None
+        self,
+        objects: Objects,
+        plan: dict[str, Any],
+        location: str,
+        kept: Mapping[int, Entry] | None = None,
     ) -> None:
         self.objects = objects
         self.plan = plan
+        self.location = location
         self.layout = Layout(**plan["layout"])
         self._kept = kept or {}
 
@@ -125,7 +132,7 @@ class Journal:
             begun = plan
         for shard in kept or {}:
             stage.keep(shard_key(shard))
-        return cls(stage.objects, begun, kept)
+        return cls(stage.objects, begun, stage.location, kept)
 
     @staticmethod
     def is_of(stage: Stage, plan: dict[str, Any]) -> bool:
@@ -166,12 +173,14 @@ class Journal:
             data = self.objects.get(shard_key(shard))
             entry = entries.get(shard)
             if data is None or entry is None or Piece.of(data) != entry.piece:
-                raise CorruptStore(f"{self.objects.location}: {self._disown(shard)}")
+                raise CorruptStore(f"{self.location}: {self._disown(shard)}")
             yield entry
 
     def _disown(self, shard: int) -> str:
         """Take a shard back that is not as it was written, and say what to do."""
         if shard in self._kept:
+            # Once it is repaired, the whole one is to be taken.
+            self.objects.delete(shard_key(shard))
             return (
                 f"shard {shard} of the store that is changed is damaged:"
                 " verify(store, source, repair=True) mends it"

@@ -6,10 +6,9 @@ repair never changes what a store says of itself.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,69 +24,17 @@ from maskcube.codec import (
     pack_shard,
 )
 from maskcube.encoded import EncodedShard
-from maskcube.errors import CorruptMask, CorruptStore, InvalidOption, listed
-from maskcube.layout import Block
+from maskcube.errors import CorruptMask, CorruptStore
+from maskcube.integrity import described
 from maskcube.manifest import Piece
 from maskcube.objects import Objects
+from maskcube.parts import Part
 from maskcube.ragged import RunReader, step_chunks, step_key
 from maskcube.schema import COORDINATES, OFFSETS, ROOT, build, shard_key
 from maskcube.shards import ShardReader
-from maskcube.source import MaskSource
-from maskcube.store import MaskStore
+from maskcube.store import MaskStore, parsed_metadata
 
-__all__ = ["Part", "matched", "repair"]
-
-
-class Part(NamedTuple):
-    """Consecutive rows of a store that are from one source."""
-
-    rows: Block
-    normalize: bool
-    """Whether every pixel but 0 was taken as 1."""
-    masks: MaskSource | None
-    """The source, if it was given."""
-
-    def pixels(self, rows: range) -> NDArray[np.uint8]:
-        """Return the masks of consecutive rows of the store from the source."""
-        if self.masks is None:
-            raise LookupError
-        block = Block(rows.start - self.rows.start, rows.stop - self.rows.start)
-        out = np.empty((len(block), *self.masks.layout.shape[1:]), np.uint8)
-        self.masks.file.read(block, out)
-        return (out != 0).view(np.uint8) if self.normalize else out
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return a coordinate of the store's rows from the source's CSV."""
-        if self.masks is None:
-            raise LookupError
-        values = self.masks.coordinates()[name]
-        return values + self.rows.start if name == "mask_row" else values
-
-
-def matched(store: MaskStore, sources: Sequence[MaskSource]) -> list[Part]:
-    """Return which rows of a store are from which source.
-
-    A store that is from one source only is compared with whatever is given.
-
-    Raises
-    ------
-    InvalidOption
-        When a source is none of those that the store is from.
-    """
-    described = store.manifest.sources()
-    if len(described) == 1 and len(sources) == 1:
-        return [Part(described[0][0], described[0][1]["normalize"], sources[0])]
-    given = {masks.fingerprint()["masks"]["sha256"]: masks for masks in sources}
-    unknown = set(given) - {source["masks"]["sha256"] for _, source in described}
-    if unknown:
-        paths = listed(str(given[digest].path) for digest in sorted(unknown))
-        files = [source["masks"] for _, source in described]
-        names = listed(f"{file['file']} (sha256 {file['sha256'][:12]}...)" for file in files)
-        raise InvalidOption(f"{paths}: none of the sources of {store.location}: {names}")
-    return [
-        Part(rows, source["normalize"], given.get(source["masks"]["sha256"]))
-        for rows, source in described
-    ]
+__all__ = ["repair"]
 
 
 def repair(store: MaskStore, parts: Sequence[Part]) -> list[str]:
@@ -143,7 +90,7 @@ def _shards(store: MaskStore, parts: Sequence[Part]) -> _Made:
         for part in parts:
             inside = range(max(rows.start, part.rows.start), min(rows.stop, part.rows.stop))
             lost = [row for row in inside if row not in chunks]
-            if lost and part.masks is not None:
+            if lost:
                 first = lost[0]
                 pixels = part.pixels(range(first, lost[-1] + 1))
                 chunks.update((row, encode_mask(pixels[row - first])) for row in lost)
@@ -216,12 +163,8 @@ def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:
 
 def _is_described(store: MaskStore, key: str, data: bytes) -> bool:
     """Whether metadata is what the root's copy says."""
-    try:
-        found = json.loads(data)
-        found.pop("consolidated_metadata", None)
-    except (ValueError, RecursionError, AttributeError):
-        return False
-    return bool(found == store.arrays.get(key.removesuffix(f"/{ROOT}")))
+    said = store.arrays.get(key.removesuffix(f"/{ROOT}"))
+    return isinstance(said, dict) and described(parsed_metadata(data)) == described(said)
 
 
 def _values(store: MaskStore, parts: Sequence[Part], name: str) -> NDArray[Any]:
@@ -230,9 +173,8 @@ def _values(store: MaskStore, parts: Sequence[Part], name: str) -> NDArray[Any]:
     column = COORDINATES[name].column
     if found is None and column is None:
         found = _measured(store, name)
-    elif found is None and all(part.masks is not None for part in parts):
-        values = [part.column(name) for part in parts]
-        found = np.concatenate(values)
+    elif found is None and sum(len(part.rows) for part in parts) == store.layout.n_masks:
+        found = np.concatenate([part.column(name) for part in parts])
     if found is None:
         text = COORDINATES[name].dtype == "string"
         dtype = np.dtypes.StringDType() if text else COORDINATES[name].dtype

@@ -208,6 +208,10 @@ class LocalStage:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Let others write, and say what to do if the system could not."""
+        if self._lock.is_held:
+            with suppress(OSError):
+                # Empty where an object of the store itself was written.
+                (self.target / WORK).rmdir()
         self._lock.release()
         advise(error, self.location)
 

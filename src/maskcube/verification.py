@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +21,12 @@ from maskcube.integrity import description_faults, has_runs
 from maskcube.layout import Block, worker_count
 from maskcube.manifest import Piece
 from maskcube.objects import StoreLike
+from maskcube.parts import Part, Sources, open_parts
 from maskcube.progress import mask_bar
 from maskcube.ragged import RunReader, RunScan
 from maskcube.readers import StoreReader, open_reader
 from maskcube.schema import COORDINATES, MASKS, shard_key
-from maskcube.source import MaskSource
+from maskcube.stage import open_stage
 from maskcube.store import MaskStore
 
 __all__ = ["VerificationReport", "verify"]
@@ -47,8 +47,12 @@ class VerificationReport:
     location: str
     """Where the store is."""
     source: str | None
-    """The HDF5 that every pixel was compared with; None when only checksums were."""
+    """The HDF5 that pixels were compared with, or several; None when only checksums were."""
     n_masks: int
+    n_compared: int
+    """Masks whose every pixel was compared with a source."""
+    repaired: tuple[str, ...]
+    """Objects of the store that were damaged and are whole again."""
     n_shards: int
     seconds: float
     """Wall time."""
@@ -58,18 +62,25 @@ class VerificationReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        against = f"equal to {self.source}" if self.source else "as their checksums say"
+        against = "as their checksums say"
+        if self.n_compared == self.n_masks:
+            against = f"equal to {self.source}"
+        elif self.source:
+            against += f", {self.n_compared:,} of them equal to {self.source}"
+        n_repaired = len(self.repaired)
+        repaired = f"; {n_repaired:,} objects repaired" if n_repaired else ""
         return (
             f"{self.location}: all {self.n_masks:,} masks in {self.n_shards:,} shards and all"
-            f" coordinates are {against}; {self.seconds:.1f} s"
+            f" coordinates are {against}{repaired}; {self.seconds:.1f} s"
         )
 
 
 def verify(
     store: StoreLike,
-    source: str | Path | None = None,
+    source: Sources = None,
     *,
-    metadata: str | Path | None = None,
+    metadata: Sources = None,
+    repair: bool = False,
     workers: int | None = None,
     progress: bool = False,
     storage_options: dict[str, Any] | None = None,
@@ -78,16 +89,20 @@ def verify(
 
     Every object is read: shards and coordinates are compared with the size and the checksum in the
     manifest, every mask's pixels with their own CRC-32C, area and runs. With a source, every pixel
-    and every field of the CSV is compared as well.
+    and every field of the CSV is compared as well, but for masks that were updated since.
 
     Parameters
     ----------
     store : path, URL or zarr Store
         A converted store.
-    source : str or pathlib.Path, optional
-        The data folder or HDF5 that the store was converted from.
-    metadata : str or pathlib.Path, optional
+    source : str, pathlib.Path or sequence of them, optional
+        The data folder or HDF5 that the store was converted from, or those that were appended too.
+    metadata : str, pathlib.Path or sequence of them, optional
         The source's CSV, when it does not lie beside the HDF5.
+    repair : bool
+        First make damaged objects again and write them where they have the size and the checksum
+        that the manifest says: shards and fields of the CSV from the source, all else from what is
+        whole. Nothing else is written.
     workers : int, optional
         Threads; each holds an encoded shard and a decoded mask. One for each core by default.
     progress : bool
@@ -108,6 +123,10 @@ def verify(
         When there is no complete mask store of a known format.
     SourceError
         When the source has faults of its own.
+    InvalidOption
+        When it is none of several sources that the store is from.
+    StoreExists
+        When another process is writing the store that is to be repaired.
 
     Examples
     --------
@@ -116,33 +135,58 @@ def verify(
     """
     started = time.monotonic()
     opened = MaskStore.open(store, storage_options)
-    # Where masks are huge, fewer at a time.
-    threads = min(worker_count(workers), max(1, _MOST_MASK_BYTES // opened.layout.mask_bytes))
-    total = opened.layout.n_masks * (1 if source is None else 2)
-    with mask_bar(total, "verifying", show=progress) as bar:
-        faults = description_faults(opened)
-        more_faults, columns = _check_coordinates(opened)
-        faults += more_faults
-        with ThreadPoolExecutor(threads) as pool:
-            checked = [_check_shards(opened, columns, pool, bar.update)]
-            if source is not None:
-                with MaskSource(source, metadata, allow_duplicates=True) as masks:
-                    masks.check()
-                    checked.append(compare(opened, masks, pool, bar.update))
-                source = masks.path
-    bad: dict[int, str] = {}
-    for more_faults, more_bad in checked:
-        faults += more_faults
-        bad = more_bad | bad
+    with open_parts(opened, source, metadata) as parts:
+        repaired = _repaired(store, storage_options, parts) if repair else []
+        found = _checked(opened, parts, worker_count(workers), show=progress)
+        paths = [str(part.masks.path) for part in parts]
+        updated = opened.manifest.updated()
+        n_compared = sum(
+            row not in updated for part in parts for row in range(part.rows.start, part.rows.stop)
+        )
+    faults, bad = found
     if faults or bad:
         raise VerificationError(opened.location, faults, _named(opened, bad))
     return VerificationReport(
         location=opened.location,
-        source=None if source is None else str(source),
+        source=", ".join(paths) or None,
         n_masks=opened.layout.n_masks,
+        n_compared=n_compared,
+        repaired=tuple(repaired),
         n_shards=opened.layout.n_shards,
         seconds=time.monotonic() - started,
     )
+
+
+def _repaired(
+    store: StoreLike, storage_options: dict[str, Any] | None, parts: list[Part]
+) -> list[str]:
+    """Repair a store while nobody else writes it; return the keys of what was."""
+    from maskcube.repair import repair
+
+    with open_stage(store, revise=True, storage_options=storage_options) as stage:
+        if stage.recover():
+            stage.clean()
+        return repair(MaskStore(stage.place), parts)
+
+
+def _checked(store: MaskStore, parts: list[Part], workers: int, *, show: bool) -> Found:
+    """Check everything that there is."""
+    # Where masks are huge, fewer at a time.
+    threads = min(workers, max(1, _MOST_MASK_BYTES // store.layout.mask_bytes))
+    total = store.layout.n_masks + sum(len(part.rows) for part in parts)
+    with (
+        mask_bar(total, "verifying", show=show) as bar,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        faults = description_faults(store)
+        more_faults, columns = _check_coordinates(store)
+        faults += more_faults
+        bad: dict[int, str] = {}
+        compared = [compare(store, part, pool, bar.update) for part in reversed(parts)]
+        for found in [*compared, _check_shards(store, columns, pool, bar.update)]:
+            faults += found[0]
+            bad |= found[1]
+    return faults, bad
 
 
 def _check_coordinates(store: MaskStore) -> tuple[list[str], dict[str, NDArray[Any]]]:

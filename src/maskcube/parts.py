@@ -1,0 +1,99 @@
+"""Which rows of a store are from which source: it may have been appended to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcube.errors import InvalidOption, listed
+from maskcube.layout import Block
+from maskcube.source import MaskSource
+from maskcube.store import MaskStore
+
+__all__ = ["Part", "Sources", "open_parts"]
+
+Sources = str | Path | Sequence[str | Path] | None
+"""Where a source is, or where several are."""
+
+
+class Part(NamedTuple):
+    """Consecutive rows of a store that are from one source."""
+
+    rows: Block
+    normalize: bool
+    """Whether every pixel but 0 was taken as 1."""
+    masks: MaskSource
+
+    def pixels(self, rows: range) -> NDArray[np.uint8]:
+        """Return the masks of consecutive rows of the store from the source."""
+        block = Block(rows.start - self.rows.start, rows.stop - self.rows.start)
+        out = np.empty((len(block), *self.masks.layout.shape[1:]), np.uint8)
+        self.masks.file.read(block, out)
+        return (out != 0).view(np.uint8) if self.normalize else out
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a coordinate of the store's rows from the source's CSV."""
+        values = self.masks.coordinates()[name]
+        return values + self.rows.start if name == "mask_row" else values
+
+
+@contextmanager
+def open_parts(store: MaskStore, sources: Sources, metadata: Sources) -> Iterator[list[Part]]:
+    """Open the sources of a store; give the parts of it that are from them.
+
+    Raises
+    ------
+    SourceError
+        When one of them has faults.
+    InvalidOption
+        When one of them is none of those that the store is from, or there are not as many CSVs.
+    """
+    paths, tables = _listed(sources), _listed(metadata)
+    if tables and len(tables) != len(paths):
+        raise InvalidOption(f"{len(paths)} sources and {len(tables)} CSVs given: one for each")
+    with ExitStack() as stack:
+        opened = []
+        for path, table in zip_longest(paths, tables):
+            masks = stack.enter_context(MaskSource(path, table, allow_duplicates=True))
+            masks.check()
+            opened.append(masks)
+        yield _matched(store, opened) if opened else []
+
+
+def _listed(paths: Sources) -> list[str | Path]:
+    if paths is None:
+        return []
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
+def _matched(store: MaskStore, sources: Sequence[MaskSource]) -> list[Part]:
+    """Return which rows of a store are from which of these sources.
+
+    A store that is from one source only is compared with whatever is given.
+
+    Raises
+    ------
+    InvalidOption
+        When a source is none of those that the store is from.
+    """
+    described = store.manifest.sources()
+    if len(described) == 1 and len(sources) == 1:
+        return [Part(described[0][0], described[0][1]["normalize"], sources[0])]
+    given = {masks.fingerprint()["masks"]["sha256"]: masks for masks in sources}
+    unknown = set(given) - {source["masks"]["sha256"] for _, source in described}
+    if unknown:
+        paths = listed(str(given[digest].path) for digest in sorted(unknown))
+        files = [source["masks"] for _, source in described]
+        names = listed(f"{file['file']} (sha256 {file['sha256'][:12]}...)" for file in files)
+        raise InvalidOption(f"{paths}: none of the sources of {store.location}: {names}")
+    return [
+        Part(rows, source["normalize"], given[source["masks"]["sha256"]])
+        for rows, source in described
+        if source["masks"]["sha256"] in given
+    ]
