@@ -23,7 +23,7 @@ FLOORS = [
     ["errors", "progress"],
     ["layout", "threads"],
     ["codes", "codec", "encoded", "texts", "boundaries", "metadata"],
-    ["manifest", "chunks", "hdf5", "slabs", "objects"],
+    ["manifest", "filters", "chunks", "inspection", "hdf5", "slabs", "objects"],
     ["schema", "source"],
     ["stage"],
     ["journal"],
