@@ -55,7 +55,6 @@ FAULTS = {
     "while True: pass": "more than 1 s: see ",
     "import ctypes; ctypes.string_at(0)": "a crash, signal 11: see ",
     "bytearray(2**30 + 2**28)": "more than 1 GiB: see ",
-    "bytearray(2**34)": "MemoryError: see ",
 }
 """What a target might do, and what is said of it."""
 
