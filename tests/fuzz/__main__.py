@@ -22,6 +22,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from memory import peak_bytes
+
 from fuzz.mutation import mutated
 from fuzz.targets import TARGETS
 
@@ -91,7 +93,7 @@ def _watched(name: str, seconds: float, asked: argparse.Namespace) -> Outcome:
     command += ["--longest", str(asked.longest)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    n_runs, longest, peak_bytes = told[-1] if told else (0, 0.0, 0)
+    n_runs, longest, most = told[-1] if told else (0, 0.0, 0)
     fault = ""
     if done.returncode == -signal.SIGALRM:
         fault = f"more than {asked.longest} s"
@@ -99,11 +101,11 @@ def _watched(name: str, seconds: float, asked: argparse.Namespace) -> Outcome:
         fault = f"a crash, signal {-done.returncode}"
     elif done.returncode or not told:
         fault = (done.stderr.strip().splitlines() or ["no word"])[-1]
-    elif peak_bytes > MOST_BYTES:
+    elif most > MOST_BYTES:
         fault = "more than 1 GiB"
     if fault:
         fault = f"{fault}: see {asked.kept / name}"
-    return Outcome(n_runs, longest, peak_bytes, fault)
+    return Outcome(n_runs, longest, most, fault)
 
 
 def _run(name: str, asked: argparse.Namespace) -> None:
@@ -113,9 +115,9 @@ def _run(name: str, asked: argparse.Namespace) -> None:
     seeds = target.seeds()
     resource.setrlimit(resource.RLIMIT_DATA, (_RESERVE_BYTES, _RESERVE_BYTES))
     end = time.monotonic() + asked.minutes * 60
-    longest, peak_bytes, n_runs = 0.0, 0, 0
+    longest, most, n_runs = 0.0, 0, 0
     with (asked.kept / name).open("wb", buffering=0) as file:
-        while time.monotonic() < end and peak_bytes <= MOST_BYTES:
+        while time.monotonic() < end and most <= MOST_BYTES:
             data = mutated(seeds, chance)
             file.seek(0)
             file.truncate()
@@ -128,11 +130,11 @@ def _run(name: str, asked: argparse.Namespace) -> None:
             finally:
                 signal.alarm(0)
             longest = max(longest, time.monotonic() - began)
-            peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            most = peak_bytes()
             n_runs += 1
             if n_runs % 1000 == 0:
-                print(json.dumps([n_runs, longest, peak_bytes]), flush=True)
-    print(json.dumps([n_runs, longest, peak_bytes]))
+                print(json.dumps([n_runs, longest, most]), flush=True)
+    print(json.dumps([n_runs, longest, most]))
 
 
 _GUIDED = """

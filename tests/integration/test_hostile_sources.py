@@ -395,15 +395,17 @@ class TestTable:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "masks.zarr"]
 
 
+SUPPORT = Path(__file__).parents[1] / "support"
 MEASURE = """
-import resource, sys
+import sys
+from memory import peak_bytes
 from maskcube.errors import SourceError
 from maskcube.conversion import convert
 try:
     convert(sys.argv[1], sys.argv[2], progress=False)
 except SourceError as error:
     print(str(error)[:2000])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+print(peak_bytes() // 2**20, file=sys.stderr)
 """
 
 
@@ -414,6 +416,10 @@ def measured(source: Source, target: Path) -> tuple[str, int]:
         capture_output=True,
         text=True,
         check=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{SUPPORT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        },
     )
     assert sorted(path.name for path in target.parent.iterdir()) == ["data"]
     return done.stdout, int(done.stderr)
