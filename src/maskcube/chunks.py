@@ -1,8 +1,7 @@
 """The chunks of an HDF5 dataset, inflated outside of the HDF5 library.
 
-The library inflates one chunk at a time under its one lock, and gives uninitialised memory for a
-stream that ends early. Here the raw chunks are inflated on threads, each into its place, and each
-must fill its place exactly.
+The library inflates one chunk at a time under its one lock, and believes what it inflates. Here the
+raw chunks are inflated on threads, each into its place, and each must fill its place exactly.
 """
 
 from __future__ import annotations
@@ -13,18 +12,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cramjam
 import numpy as np
 
+from maskcube.filters import InflateError, undo
 from maskcube.layout import Block
 
 if TYPE_CHECKING:
     import h5py
 
 __all__ = [
-    "InflateError",
     "RawChunk",
-    "can_inflate",
     "chunk_offsets",
     "chunk_rows",
     "inflate",
@@ -36,12 +33,7 @@ __all__ = [
 Offset = tuple[int, int, int]
 """The first pixel of a chunk, (mask, y, x)."""
 
-_GZIP = "gzip"
 _scratch = threading.local()
-
-
-class InflateError(ValueError):
-    """A chunk does not inflate to the pixels that it must hold."""
 
 
 class RawChunk(NamedTuple):
@@ -49,16 +41,8 @@ class RawChunk(NamedTuple):
 
     offset: Offset
     data: bytes
-    deflated: bool
-    """HDF5 stores a chunk as it is where deflating it would not make it smaller."""
-
-
-def can_inflate(filters: list[str]) -> bool:
-    """Whether chunks with these filters can be inflated here.
-
-    Shuffling changes nothing on elements of one byte.
-    """
-    return set(filters) <= {_GZIP, "shuffle"}
+    applied: tuple[str, ...]
+    """Its filters, in their order: HDF5 skips one that would not make a chunk smaller."""
 
 
 def chunk_offsets(dataset: h5py.Dataset, block: Block) -> Iterator[Offset]:
@@ -83,9 +67,9 @@ def chunk_rows(offset: Offset, length: int, block: Block) -> tuple[slice, slice]
 
 def read_raw(dataset: h5py.Dataset, filters: list[str], offset: Offset) -> RawChunk:
     """Read a chunk as it lies in the file."""
-    gzip_bit = 1 << filters.index(_GZIP) if _GZIP in filters else 0
     skipped, data = dataset.id.read_direct_chunk(offset)
-    return RawChunk(offset, data, deflated=bool(gzip_bit & ~skipped))
+    applied = tuple(name for bit, name in enumerate(filters) if not skipped >> bit & 1)
+    return RawChunk(offset, data, applied)
 
 
 def read_block(
@@ -100,7 +84,7 @@ def read_block(
     Parameters
     ----------
     dataset : h5py.Dataset
-        (mask, y, x), elements of one byte, with filters that `can_inflate` accepts.
+        (mask, y, x), elements of one byte.
     filters : list of str
         Names of the filters, in the order in which they were applied.
     block : Block
@@ -141,22 +125,10 @@ def inflate(chunk: RawChunk, out: np.ndarray[Any, Any]) -> None:
     InflateError
         When it is damaged, or holds too few or too many bytes.
     """
-    if not chunk.deflated:
-        if len(chunk.data) != out.nbytes:
-            raise InflateError(
-                f"the chunk at {chunk.offset} holds {len(chunk.data):,} bytes, not {out.nbytes:,}"
-            )
-        out[...] = np.frombuffer(chunk.data, np.uint8).reshape(out.shape)
-        return
     try:
-        target: Any = out.reshape(-1)  # numpy declares itself a buffer from Python 3.12 on
-        n_bytes = cramjam.zlib.decompress_into(chunk.data, target)
-    except cramjam.DecompressionError as error:
-        raise InflateError(f"the chunk at {chunk.offset} does not inflate: {error}") from error
-    if n_bytes != out.nbytes:
-        raise InflateError(
-            f"the chunk at {chunk.offset} inflates to {n_bytes:,} bytes, not {out.nbytes:,}"
-        )
+        undo(chunk.data, chunk.applied, out)
+    except InflateError as error:
+        raise InflateError(f"the chunk at {chunk.offset} {error}") from error
 
 
 def scratch(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

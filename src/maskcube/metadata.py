@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,12 +22,22 @@ from maskcube.errors import listed
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "read_metadata"]
+__all__ = ["COLUMNS", "MOST_ROWS", "read_metadata"]
+
+MOST_ROWS = 2**20
+"""Most masks of a source. What is known of them is held in memory, some 400 bytes each."""
 
 _MOST_BYTES = 2**28
-"""Largest CSV that is read: that of a million masks. It is held in memory."""
+"""Largest CSV that is read: that of as many masks."""
+
+_MOST_LINE = 2**20
+"""Longest line: the csv module and the decoder would hold any several times."""
+
+_MOST_LINES = 8 * MOST_ROWS
+"""Most lines: there are blank ones, and texts of several."""
 
 _MOST_SHOWN = 80
+_MOST_LISTED = 8
 _MISSING = frozenset({"", "nan", "NaN", "NAN"})
 _NUMERALS = frozenset("0123456789+-.eE")
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1}
@@ -101,24 +112,22 @@ def read_metadata(path: Path) -> tuple[pd.DataFrame, list[str]]:
     list of str
         The faults, one sentence for each kind, with line numbers. Empty when all is well.
     """
+    table = _Table()
     faults: list[str] = []
-    records: list[list[str]] = []
-    lines: list[int] = []
-    header: list[str] = []
     try:
         with _opened(path) as file:
-            rows = _numbered(csv.reader(file, strict=True), faults)
+            rows = _numbered(csv.reader(_lines(file), strict=True), faults)
             header = next(rows, (1, []))[1]
             if not faults:
                 faults += _header_faults(header)
             if not faults:
-                faults += _keep_whole_rows(rows, records, lines)
+                table.fill(header, rows)
     except OSError as error:
         faults.append(f"cannot be read: {error.strerror or error}")
-    if not records and not faults:
+    faults += table.faults()
+    if not len(table.lines) and not faults:
         faults.append("has a header but no rows")
-    table, converted = _convert(header, records, lines)
-    return table, faults + converted
+    return table.frame(), faults
 
 
 def _opened(path: Path) -> TextIO:
@@ -126,6 +135,18 @@ def _opened(path: Path) -> TextIO:
     if path.stat().st_size > _MOST_BYTES:
         raise OSError(f"it is larger than {_MOST_BYTES // 2**20} MiB")
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a text; raises `csv.Error` at one that no table can have."""
+    for _ in range(_MOST_LINES):
+        line = file.readline(_MOST_LINE)
+        if len(line) == _MOST_LINE:
+            raise csv.Error(f"it is longer than {_MOST_LINE:,} characters")
+        if not line:
+            return
+        yield line
+    raise csv.Error(f"the table has more than {_MOST_LINES:,} lines")
 
 
 def _numbered(
@@ -166,31 +187,94 @@ def _header_faults(header: list[str]) -> list[str]:
     return [f"{what}: {listed(names)}" for what, names in found if names]
 
 
-def _keep_whole_rows(
-    rows: Iterator[tuple[int, list[str]]], records: list[list[str]], lines: list[int]
-) -> list[str]:
-    """Append the rows with as many fields as there are columns; return faults for the others."""
-    short, nul, undecoded = [], [], []
-    for line, record in rows:
-        if len(record) != len(COLUMNS):
-            short.append((line, len(record)))
-        elif any("\0" in field for field in record):
-            nul.append(line)
-        elif not all(map(_is_utf8, record)):
-            undecoded.append(line)
-        else:
-            records.append(record)
-            lines.append(line)
-    faults = []
-    if short:
-        faults.append(
-            f"rows without exactly {len(COLUMNS)} fields, as (line, fields): {listed(short)}"
-        )
-    if nul:
-        faults.append(f"rows with a NUL character, in lines: {listed(nul)}")
-    if undecoded:
-        faults.append(f"rows that are not UTF-8 text, in lines: {listed(undecoded)}")
-    return faults
+class _Found:
+    """What was found wrong: how often, and the first few."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[object] = []
+
+    def add(self, item: object) -> None:
+        self.count += 1
+        if len(self._first) < _MOST_LISTED:
+            self._first.append(item)
+
+    def __str__(self) -> str:
+        more = f", ... ({self.count:,} in all)" if self.count > _MOST_LISTED else ""
+        return f"{listed(self._first)}{more}"
+
+
+class _Table:
+    """The rows without fault, column by column, and what is wrong with the others."""
+
+    def __init__(self) -> None:
+        self.lines = array("q")
+        self._columns: dict[str, Any] = {
+            name: [] if dtype is object else array(np.dtype(dtype).char)
+            for name, (_, dtype, _) in COLUMNS.items()
+        }
+        # Many rows have the same image or noun: none needs a copy of its own.
+        self._names: dict[str, str] = {}
+        self._short, self._nul, self._undecoded = _Found(), _Found(), _Found()
+        self._wrong = {name: _Found() for name in COLUMNS}
+        self._too_many = False
+
+    def fill(self, header: list[str], rows: Iterable[tuple[int, list[str]]]) -> None:
+        """Take the rows under a header of all columns."""
+        rules = [(self._columns[name], COLUMNS[name][0], self._wrong[name]) for name in header]
+        for n_rows, (line, record) in enumerate(rows):
+            if n_rows == MOST_ROWS:
+                self._too_many = True
+                return
+            if len(record) != len(COLUMNS):
+                self._short.add((line, len(record)))
+            elif any("\0" in field for field in record):
+                self._nul.add(line)
+            elif not all(map(_is_utf8, record)):
+                self._undecoded.add(line)
+            else:
+                self._take(line, record, rules)
+
+    def _take(
+        self, line: int, record: list[str], rules: list[tuple[Any, Callable[[str], Any], _Found]]
+    ) -> None:
+        """Append a row to the columns, unless one of its fields cannot be converted."""
+        values = []
+        for field, (_, rule, wrong) in zip(record, rules, strict=True):
+            try:
+                values.append(rule(field))
+            except (ValueError, KeyError):
+                wrong.add((line, _shortened(field)))
+        if len(values) == len(rules):
+            self.lines.append(line)
+            for value, (column, rule, _) in zip(values, rules, strict=True):
+                column.append(self._names.setdefault(value, value) if rule is _name else value)
+
+    def faults(self) -> list[str]:
+        """Return the faults of the rows, one sentence for each kind."""
+        found = [
+            (f"rows without exactly {len(COLUMNS)} fields, as (line, fields)", self._short),
+            ("rows with a NUL character, in lines", self._nul),
+            ("rows that are not UTF-8 text, in lines", self._undecoded),
+            *(
+                (f"column {name!r} must be {COLUMNS[name][2]}; as (line, found)", wrong)
+                for name, wrong in self._wrong.items()
+            ),
+        ]
+        faults = [f"{what}: {rows}" for what, rows in found if rows.count]
+        if self._too_many:
+            faults.insert(0, f"has more than {MOST_ROWS:,} rows")
+        return faults
+
+    def frame(self) -> pd.DataFrame:
+        """Return the rows without fault."""
+        import pandas as pd
+
+        columns = {
+            name: np.array(self._columns[name], dtype=dtype)
+            for name, (_, dtype, _) in COLUMNS.items()
+        }
+        return pd.DataFrame(columns, index=pd.Index(np.array(self.lines, np.int64), name="line"))
 
 
 def _is_utf8(field: str) -> bool:
@@ -199,39 +283,3 @@ def _is_utf8(field: str) -> bool:
 
 def _shortened(field: str) -> str:
     return field if len(field) <= _MOST_SHOWN else f"{field[:_MOST_SHOWN]}..."
-
-
-def _convert(
-    header: list[str], records: list[list[str]], lines: list[int]
-) -> tuple[pd.DataFrame, list[str]]:
-    """Convert the records column by column; rows with a fault are left out of the table."""
-    import pandas as pd
-
-    columns = dict(zip(header, zip(*records, strict=True), strict=False)) if records else {}
-    faults: list[str] = []
-    bad: set[int] = set()
-    converted = {}
-    for name, (rule, dtype, meaning) in COLUMNS.items():
-        values, wrong = _convert_column(columns.get(name, ()), rule)
-        if wrong:
-            at = [(lines[position], _shortened(columns[name][position])) for position in wrong]
-            faults.append(f"column {name!r} must be {meaning}; as (line, found): {listed(at)}")
-            bad.update(wrong)
-        converted[name] = np.array(values, dtype=dtype)
-    table = pd.DataFrame(converted, index=pd.Index(lines, name="line"))
-    return table.drop(index=[lines[position] for position in bad]), faults
-
-
-def _convert_column(
-    fields: tuple[str, ...], rule: Callable[[str], Any]
-) -> tuple[list[Any], list[int]]:
-    """Return the converted fields and the positions of those that could not be converted."""
-    values: list[Any] = []
-    wrong: list[int] = []
-    for position, field in enumerate(fields):
-        try:
-            values.append(rule(field))
-        except (ValueError, KeyError):
-            wrong.append(position)
-            values.append(rule("0"))
-    return values, wrong

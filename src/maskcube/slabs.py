@@ -16,7 +16,6 @@ import numpy as np
 
 from maskcube.chunks import (
     RawChunk,
-    can_inflate,
     chunk_offsets,
     chunk_rows,
     inflate,
@@ -90,8 +89,6 @@ def held_bytes(file: MaskFile) -> int:
 
 
 def _kind(file: MaskFile) -> type[DeflatedSlab | PackedSlab | PlainSlab]:
-    if not can_inflate(file.filters):
-        return PlainSlab
     if file.chunks == file.layout.chunk_shape:
         return DeflatedSlab
     return PlainSlab if file.chunks[2] % _BYTE else PackedSlab

@@ -14,6 +14,7 @@ import pytest
 import zarr
 from click.testing import CliRunner
 from reference import CSV, Source, break_chunk, put_value, write_source
+from refusal import refused, tree
 from zarr.storage import MemoryStore
 
 from maskcube.cli import main
@@ -25,28 +26,10 @@ N_MASKS = 150
 LAST = N_MASKS - 1
 
 
-def tree(folder: Path) -> dict[str, bytes | None]:
-    """Return everything in a folder: files with their bytes, folders, links, hidden ones too."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
     """Three shards; each mask is an HDF5 chunk."""
     return write_source(tmp_path / "data", n_masks=N_MASKS, chunks=(1, 24, 20))
-
-
-def refused(source: Source, target: Path, **options: Any) -> SourceError:
-    """Return why a source is refused, after checking that nothing else has happened."""
-    top = source.folder.parent
-    before = tree(top)
-    with pytest.raises(SourceError) as error:
-        convert(source.folder, target, progress=False, **options)
-    assert tree(top) == before
-    return error.value
 
 
 def text(change: Callable[[str], str], encoding: str = "utf-8") -> Spoil:

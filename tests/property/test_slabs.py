@@ -72,7 +72,9 @@ def test_any_layout_gives_the_masks(
     ("chunks", "storage", "kind", "held"),
     [
         ((1, 40, 50), {}, DeflatedSlab, 2000),
-        ((1, 40, 50), {"compression": "lzf", "shuffle": False}, PlainSlab, 2000),
+        ((1, 40, 50), {"compression": "lzf", "shuffle": False}, DeflatedSlab, 2000),
+        ((1, 40, 50), {"compression": None, "fletcher32": True}, DeflatedSlab, 2000),
+        ((5, 7, 16), {"compression": "lzf", "fletcher32": True}, PackedSlab, 40 * 4 * 2),
         ((5, 7, 16), {}, PackedSlab, 40 * 4 * 2),
         ((5, 7, 15), {}, PlainSlab, 2000),
     ],

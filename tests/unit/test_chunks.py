@@ -75,7 +75,7 @@ BODY = 17 * 19
 CRAFTED: dict[str, tuple[bytes, int, str]] = {
     "too short": (zlib.compress(bytes(10)), 0, "inflates to 10 bytes, not 323"),
     "too long": (zlib.compress(bytes(BODY + 1)), 0, "does not inflate"),
-    "a bomb": (zlib.compress(bytes(300_000_000)), 0, "does not inflate"),
+    "a bomb": (zlib.compress(bytes(1_000_000)), 0, "does not inflate"),
     "cut": (zlib.compress(bytes(BODY))[:-5], 0, "inflate"),
     "another checksum": (zlib.compress(bytes(BODY))[:-1] + b"x", 0, "does not inflate"),
     "no deflate": (b"nothing of the kind", 0, "does not inflate"),
