@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,14 @@ class Lock:
 
     def release(self) -> None:
         """Give the lock back."""
-        if self._descriptor is not None:
-            self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            try:
+                # A file that stays behind locks nothing.
+                with suppress(OSError):
+                    self.path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def exchange(first: Path, second: Path) -> bool:
