@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     names = asked.target or list(TARGETS)
     guided = find_spec("atheris") is not None and not asked.unguided
-    print("led by coverage (atheris)" if guided else "changed at random", flush=True)
+    print(
+        "led by coverage (atheris, which tells whole seconds)" if guided else "changed at random",
+        flush=True,
+    )
     print(f"{'target':>8} {'runs':>11} {'longest':>9} {'peak':>9}  fault")
     outcomes = []
     for name in names:
