@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from crashes import (
     BROKEN,
@@ -17,7 +21,11 @@ from crashes import (
     Forks,
     Place,
     Strike,
+    attempt,
+    crash,
     fail_at_changes,
+    running_time,
+    signalled,
     strike_at_changes,
 )
 from reference import Source, write_source
@@ -131,3 +139,112 @@ class TestMemory:
     def test_any_change_fails(self, case_of: Any, operation: str, fault: Fault) -> None:
         case = case_of(operation, MemoryStore())
         fail_at_changes(case, fault, every=True).check(at_least=40)
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """Return 600 masks of noise, which take about a second to encode: time enough for a signal."""
+    folder = tmp_path_factory.mktemp("noise")
+    return write_source(folder, n_masks=600, shape=(150, 150), chunks=(1, 150, 150))
+
+
+class TestProcess:
+    """Real commands, killed at random moments."""
+
+    @pytest.mark.parametrize("n_kills", [4, pytest.param(20, id="many", marks=pytest.mark.slow)])
+    def test_killed(
+        self, noise: Source, tmp_path: Path, rng: np.random.Generator, n_kills: int
+    ) -> None:
+        case = Case(
+            partial(maskcube.convert, noise.folder, progress=False), tmp_path / "whole" / TARGET
+        )
+        span = running_time(noise.folder, tmp_path / "timed" / TARGET)
+        killed = 0
+        for run in range(3 * n_kills):
+            target = case.begin(tmp_path / str(run) / TARGET)
+            delay = float(rng.uniform(0, span))
+            ended = signalled(noise.folder, target, signal.SIGKILL, delay)
+            killed += ended.code == -signal.SIGKILL
+            case.check(target, f"killed after {delay:.3f} s of {span:.3f}")
+            if killed == n_kills:
+                break
+        assert killed == n_kills, "too few kills came in time"
+
+    def test_terminated(self, noise: Source, tmp_path: Path) -> None:
+        case = Case(
+            partial(maskcube.convert, noise.folder, progress=False), tmp_path / "whole" / TARGET
+        )
+        target = case.begin(tmp_path / "terminated" / TARGET)
+        ended = signalled(noise.folder, target, signal.SIGTERM, 0)
+        assert ended.code != 0, ended.stderr
+        assert "Traceback" not in ended.stderr
+        with pytest.raises(maskcube.IncompleteStore, match="run the same conversion again"):
+            maskcube.open_masks(target)
+        case.check(target, "terminated")
+
+    def test_interrupted(self, noise: Source, tmp_path: Path) -> None:
+        case = Case(
+            partial(maskcube.convert, noise.folder, progress=False), tmp_path / "whole" / TARGET
+        )
+        target = case.begin(tmp_path / "interrupted" / TARGET)
+        ended = signalled(noise.folder, target, signal.SIGINT, 0)
+        assert ended.code == 1, ended.stderr
+        assert ended.stderr.startswith("Error: interrupted; run the same command again to resume")
+        assert len(ended.stderr.splitlines()) == 1
+        # Within a second where nothing else runs; it must not finish the conversion first.
+        assert ended.seconds < 5
+        with pytest.raises(maskcube.IncompleteStore, match="run the same conversion again"):
+            maskcube.open_masks(target)
+        case.check(target, "interrupted")
+
+
+def wait_until_stopped(process: int) -> None:
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+class TestTwo:
+    """Two processes on one target."""
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_the_second_refuses(
+        self, case_of: Any, forks: Forks, tmp_path: Path, operation: str
+    ) -> None:
+        """The first one is stopped at some change, the second one comes, the first one goes on."""
+        case = case_of(operation, tmp_path / "whole" / TARGET)
+        counted = case.begin(tmp_path / "counted" / TARGET)
+        changes = forks.run(partial(crash, case.run, counted, 0, Strike.STOP)).result.changes
+        # Whoever is stopped as it is about to move the store into place still has it.
+        commit = max(
+            at for at, paths in enumerate(changes, start=1) if TARGET in paths and len(paths) == 2
+        )
+        for at in (3, commit // 4, commit // 2, commit):
+            target = case.begin(tmp_path / str(at) / TARGET)
+            process = forks.start(partial(crash, case.run, target, at, Strike.STOP))
+            try:
+                wait_until_stopped(process)
+                with pytest.raises(maskcube.StoreExists, match=f"process.*{process}"):
+                    case.run(target)
+            finally:
+                os.kill(process, signal.SIGCONT)
+                ended = forks.wait()
+            assert ended.result.error is None
+            case.check_finished(target, f"stopped at change {at}")
+
+    def test_at_the_same_time(
+        self, case_of: Any, forks: Forks, tmp_path: Path, rng: np.random.Generator
+    ) -> None:
+        case = case_of("convert", tmp_path / "whole" / TARGET)
+        with Forks() as others:
+            for turn in range(20):
+                target = case.begin(tmp_path / str(turn) / TARGET)
+                start = time.monotonic() + 0.03
+                starts = (start, start + rng.uniform(0, 0.02) * (turn % 2))
+                for each, begin in zip((forks, others), starts, strict=True):
+                    each.start(partial(attempt, case.run, target, begin))
+                told = [each.wait().result for each in (forks, others)]
+                assert told.count(None) == 1, told
+                assert any(error and error.startswith("StoreExists: ") for error in told), told
+                case.check_finished(target, f"turn {turn}: {told}")

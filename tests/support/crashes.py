@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import hashlib
 import importlib
 import os
 import pickle
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -37,7 +39,7 @@ EPOCH = "1700000000"
 """SOURCE_DATE_EPOCH of every run here: same source, same bytes."""
 
 Contents = dict[str, bytes]
-"""The values of every array of a store, by name."""
+"""Checksums of the values of every array of a store, by name."""
 Place = Path | MemoryStore
 """A target: a path, or the only store of memory."""
 Tree = dict[str, bytes]
@@ -173,6 +175,16 @@ def crash(run: Callable[[Path], object], target: Path, at: int, strike: Strike) 
         error = f"{type(raised).__name__}: {raised}"
     wire.armed = False
     return Outcome(wire.changes, error)
+
+
+def attempt(run: Callable[[Path], object], target: Path, start: float) -> str | None:
+    """Run an operation at a moment of the monotonic clock; return what it raised."""
+    time.sleep(max(0.0, start - time.monotonic()))
+    try:
+        run(target)
+    except maskcube.MaskcubeError as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 class Ended(NamedTuple):
@@ -359,19 +371,18 @@ def read_xarray(place: Place) -> Contents:
 def read_zarr(place: Place) -> Contents:
     """Read a store, the runs too, with zarr alone."""
     group = zarr.open_group(place, mode="r")
-    members = dict(group.members(max_depth=None))
-    return {
-        name: _bytes(array[...]) for name, array in members.items() if isinstance(array, zarr.Array)
-    }
+    arrays = dict(group.members(max_depth=None)).items()
+    return {name: _digest(it[...]) for name, it in arrays if isinstance(it, zarr.Array)}
 
 
 def _values(dataset: xr.Dataset) -> Contents:
-    return {str(name): _bytes(dataset[name].values) for name in dataset.variables}
+    return {str(name): _digest(dataset[name].values) for name in dataset.variables}
 
 
-def _bytes(values: Any) -> bytes:
-    values = np.asarray(values)
-    return repr(values.tolist()).encode() if values.dtype.kind in "OT" else values.tobytes()
+def _digest(values: Any) -> bytes:
+    values = np.ascontiguousarray(values)
+    texts = values.dtype.kind in "OT"
+    return hashlib.sha256(repr(values.tolist()).encode() if texts else values.data).digest()
 
 
 class Case:
@@ -387,6 +398,8 @@ class Case:
         Writes the store that is there before, if one is.
     always_open : bool
         Whether what was there before can be opened until what comes after can.
+    breaks : bool
+        Whether a put can leave a part of an object: then readers may raise whatever they like.
     """
 
     def __init__(
@@ -396,8 +409,10 @@ class Case:
         begin: Callable[[Any], object] | None = None,
         *,
         always_open: bool = True,
+        breaks: bool = False,
     ) -> None:
         self.run = run
+        self.breaks = breaks
         self._known: dict[tuple[tuple[str, bytes], ...], list[Contents | None]] = {}
         if isinstance(whole, Path):
             whole.parent.mkdir(parents=True)
@@ -405,7 +420,9 @@ class Case:
             begin(whole)
         self.before = snapshot(whole)
         self.old = self.found(whole)
-        self.allowed = [self.old] if always_open else [self.old, [None] * len(READERS)]
+        self.allowed = (
+            [self.old] if always_open and not breaks else [self.old, [None] * len(READERS)]
+        )
         run(whole)
         self.after = snapshot(whole)
         self.new = self.found(whole)
@@ -448,6 +465,8 @@ class Case:
         operation everything is as if nobody had interrupted it, and nothing else is left.
         """
         found = self.found(place)
+        if self.breaks:
+            found = [None if it and "error" in it else it for it in found]
         finished = found == self.new
         if not finished and found not in self.allowed:
             told = {
@@ -564,3 +583,50 @@ def fail_at_changes(case: Case, fault: Fault, *, every: bool) -> Faulted:
         except AssertionError as error:
             failures.append(str(error))
     return Faulted(len(tried), failures)
+
+
+class Signalled(NamedTuple):
+    """How the command ended that a signal was sent to."""
+
+    code: int
+    seconds: float
+    """From the signal on."""
+    stderr: str
+
+
+def command(source: Path, target: Path) -> list[str]:
+    """Return the command that converts."""
+    return [sys.executable, "-m", "maskcube", "convert", str(source), str(target), "--quiet"]
+
+
+def signalled(source: Path, target: Path, number: int, delay: float) -> Signalled:
+    """Run the command and send it a signal some time after it has finished its first shard."""
+    with subprocess.Popen(
+        command(source, target),
+        stderr=subprocess.PIPE,
+        text=True,
+        # What is started in the background ignores Ctrl-C, and so does whatever that starts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads
+    ) as process:
+        while not has_begun(target) and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(delay)
+        asked = time.monotonic()
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+        return Signalled(process.returncode, time.monotonic() - asked, stderr)
+
+
+def has_begun(target: Path) -> bool:
+    """Whether a conversion to this place has finished a shard."""
+    return any(target.parent.glob(f"{target.name}*/_maskcube/shards/*.json"))
+
+
+def running_time(source: Path, target: Path) -> float:
+    """Run the command; return the time from its first finished shard to its end."""
+    with subprocess.Popen(command(source, target)) as process:
+        while not has_begun(target) and process.poll() is None:
+            time.sleep(0.002)
+        begun = time.monotonic()
+        assert process.wait(120) == 0
+        return time.monotonic() - begun
