@@ -24,6 +24,7 @@ from crashes import (
     attempt,
     crash,
     fail_at_changes,
+    flushes,
     running_time,
     signalled,
     strike_at_changes,
@@ -97,6 +98,15 @@ class TestFolder:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_killed_again_and_again(
+        self, case_of: Any, forks: Forks, tmp_path: Path, operation: str
+    ) -> None:
+        case = case_of(operation, tmp_path / "whole" / TARGET)
+        found = strike_at_changes(case, forks, tmp_path, Strike.KILL, every=False, again=3)
+        found.check(at_least=40)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("operation", OPERATIONS)
     def test_killed_with_a_file_half_written(
         self, case_of: Any, forks: Forks, tmp_path: Path, operation: str
     ) -> None:
@@ -119,6 +129,34 @@ class TestFolder:
         case = case_of(operation, tmp_path / "whole" / TARGET)
         found = strike_at_changes(case, forks, tmp_path, Strike.INTERRUPT, every=True)
         found.check(at_least=100)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_everything_reaches_the_disk_before_the_commit(
+    case_of: Any, forks: Forks, tmp_path: Path, operation: str
+) -> None:
+    """The order that a loss of power needs: files, the folders that name them, the commit."""
+    case = case_of(operation, tmp_path / "whole" / TARGET)
+    target = case.begin(tmp_path / "recorded" / TARGET)
+    log = forks.run(partial(flushes, case.run, target)).result
+    commit = max(
+        at
+        for at, (what, *paths) in enumerate(log)
+        if what in {"os.rename", "maskcube.exchange"} and str(target) in paths[:2]
+    )
+    built = next(path for path in log[commit][1:] if path != str(target))
+    before, after = log[:commit], log[commit:]
+    n_files = 0
+    for at, (what, *paths) in enumerate(before):
+        if what == "os.rename" and ("open", paths[0]) in before[:at]:
+            assert ("fsync", paths[0]) in before[:at], paths
+            n_files += 1
+        if what in {"os.rename", "os.link", "os.mkdir"}:
+            folder = str(Path(paths[-1]).parent)
+            if f"{folder}/".startswith(f"{built}/") and "_maskcube" not in paths[-1]:
+                assert ("fsync", folder) in before[at:], paths
+    assert n_files > 30
+    assert ("fsync", str(target.parent)) in after
 
 
 LOST = BROKEN._replace(kept=1.0)

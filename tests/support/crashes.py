@@ -107,7 +107,7 @@ class Tripwire:
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _CHANGES or not self.armed:
             return
-        paths = self._changed(event, arguments)
+        paths = self.changed(event, arguments)
         if not paths:
             return
         with self._lock:
@@ -116,7 +116,7 @@ class Tripwire:
         if n_changes == self.at or (n_changes > self.at > 0 and self.strike is Strike.FAIL):
             self._hit(paths[0])
 
-    def _changed(self, event: str, arguments: tuple[Any, ...]) -> list[str]:
+    def changed(self, event: str, arguments: tuple[Any, ...]) -> list[str]:
         """Return the paths that will change; none when they are elsewhere, or stay as they are."""
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
             return []
@@ -175,6 +175,29 @@ def crash(run: Callable[[Path], object], target: Path, at: int, strike: Strike) 
         error = f"{type(raised).__name__}: {raised}"
     wire.armed = False
     return Outcome(wire.changes, error)
+
+
+def flushes(run: Callable[[Path], object], target: Path) -> list[tuple[str, ...]]:
+    """Return every change below the folder of a target, and every flush to the disk, in order.
+
+    To be called in a forked process.
+    """
+    log: list[tuple[str, ...]] = []
+    wire = Tripwire(target.parent)
+    fsync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        log.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))  # noqa: PTH115
+        fsync(descriptor)
+
+    def changed(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _CHANGES and (paths := wire.changed(event, arguments)):
+            log.append((event, *paths))
+
+    vars(os)["fsync"] = recorded
+    sys.addaudithook(changed)
+    run(target)
+    return list(log)
 
 
 def attempt(run: Callable[[Path], object], target: Path, start: float) -> str | None:
@@ -545,19 +568,38 @@ class Faulted(NamedTuple):
 
 
 def strike_at_changes(
-    case: Case, forks: Forks, folder: Path, strike: Strike, *, every: bool
+    case: Case, forks: Forks, folder: Path, strike: Strike, *, every: bool, again: int = 0
 ) -> Faulted:
-    """Strike at one change of an operation on a folder after the other, and check each time."""
+    """Strike at one change of an operation on a folder after the other, and check each time.
+
+    Parameters
+    ----------
+    case : Case
+        The operation.
+    forks : Forks
+        Where it runs.
+    folder : Path
+        For the targets.
+    strike : Strike
+        What happens at the change.
+    every : bool
+        At every change; or at some.
+    again : int
+        Strike so many times at what is run then, further on each time.
+    """
     whole = case.begin(folder / "counted" / TARGET)
     changes = forks.run(partial(crash, case.run, whole, 0, strike)).result.changes
     n_struck, failures = 0, []
     for at in moments(changes, every=every):
         target = case.begin(folder / str(at) / TARGET)
-        ended = forks.run(partial(crash, case.run, target, at, strike))
-        # Which thread comes first differs from run to run, and with it the number of changes.
-        n_struck += ended.code == -signal.SIGKILL or len(ended.result.changes) >= at
+        for turn in range(again + 1):
+            struck_at = at if turn == 0 else (at + 5 * turn) % len(changes) or 1
+            ended = forks.run(partial(crash, case.run, target, struck_at, strike))
+            # Which thread comes first differs from run to run, and with it how many there are.
+            killed = ended.code == -signal.SIGKILL
+            n_struck += killed or len(ended.result.changes) >= struck_at
         try:
-            if ended.code == 0 and ended.result.error is None:
+            if not killed and ended.result.error is None:
                 case.check_finished(target, f"{strike.value} at change {at}, and nothing said")
             case.check(target, f"{strike.value} at change {at}")
         except AssertionError as error:
