@@ -12,23 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crashes import (
-    BROKEN,
-    EPOCH,
-    TARGET,
-    Case,
-    Fault,
-    Forks,
-    Place,
-    Strike,
-    attempt,
-    crash,
-    fail_at_changes,
-    flushes,
-    running_time,
-    signalled,
-    strike_at_changes,
-)
+from crashes import TARGET, Case, Place, fail_at_changes, running_time, signalled, strike_at_changes
+from faults import BROKEN, Fault
+from forks import EPOCH, Forks, Strike, attempt, crash, flushes
 from reference import Source, write_source
 from zarr.storage import MemoryStore
 
@@ -98,12 +84,10 @@ class TestFolder:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_killed_again_and_again(
-        self, case_of: Any, forks: Forks, tmp_path: Path, operation: str
-    ) -> None:
+    def test_killed_twice(self, case_of: Any, forks: Forks, tmp_path: Path, operation: str) -> None:
         case = case_of(operation, tmp_path / "whole" / TARGET)
-        found = strike_at_changes(case, forks, tmp_path, Strike.KILL, every=False, again=3)
-        found.check(at_least=40)
+        found = strike_at_changes(case, forks, tmp_path, Strike.KILL, every=False, again=1)
+        found.check(at_least=25)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("operation", OPERATIONS)
@@ -127,8 +111,8 @@ class TestFolder:
     @pytest.mark.parametrize("operation", OPERATIONS)
     def test_interrupted(self, case_of: Any, forks: Forks, tmp_path: Path, operation: str) -> None:
         case = case_of(operation, tmp_path / "whole" / TARGET)
-        found = strike_at_changes(case, forks, tmp_path, Strike.INTERRUPT, every=True)
-        found.check(at_least=100)
+        found = strike_at_changes(case, forks, tmp_path, Strike.INTERRUPT, every=False)
+        found.check(at_least=15)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashes import BROKEN, EPOCH, TARGET, Case, Fault, command, fail_at_changes
+from crashes import TARGET, Case, command, fail_at_changes
+from faults import BROKEN, Fault
+from forks import EPOCH
 from reference import Source, write_source
 from zarr.storage import MemoryStore
 
