@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crashes import TARGET, Case, Place, fail_at_changes, running_time, signalled, strike_at_changes
+from crashes import TARGET, Case, Place, fail_at_changes, signalled, strike_at_changes
 from faults import BROKEN, Fault
 from forks import EPOCH, Forks, Strike, attempt, crash, flushes
 from reference import Source, write_source
@@ -98,14 +98,12 @@ class TestFolder:
         found = strike_at_changes(case, forks, tmp_path, Strike.TEAR, every=True)
         found.check(at_least=35)
 
-    @pytest.mark.parametrize("every", [SOME, EVERY])
-    def test_the_disk_is_gone(
-        self, case_of: Any, forks: Forks, tmp_path: Path, *, every: bool
-    ) -> None:
+    @pytest.mark.slow
+    def test_the_disk_is_gone(self, case_of: Any, forks: Forks, tmp_path: Path) -> None:
         """Nothing can be written any more, and nothing tidied either."""
         case = case_of("overwrite", tmp_path / "whole" / TARGET)
-        found = strike_at_changes(case, forks, tmp_path, Strike.FAIL, every=every)
-        found.check(at_least=100 if every else 15)
+        found = strike_at_changes(case, forks, tmp_path, Strike.FAIL, every=True)
+        found.check(at_least=100)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("operation", OPERATIONS)
@@ -165,59 +163,58 @@ class TestMemory:
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """Return 600 masks of noise, which take about a second to encode: time enough for a signal."""
+    """Return 400 masks of noise, which take most of a second to encode."""
     folder = tmp_path_factory.mktemp("noise")
-    return write_source(folder, n_masks=600, shape=(150, 150), chunks=(1, 150, 150))
+    return write_source(folder, n_masks=400, shape=(150, 150), chunks=(1, 150, 150))
+
+
+@pytest.fixture(scope="module")
+def long(noise: Source, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Return the case of a conversion that takes long enough for a signal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        run = partial(maskcube.convert, noise.folder, progress=False)
+        return Case(run, tmp_path_factory.mktemp("whole") / "long" / TARGET)
 
 
 class TestProcess:
     """Real commands, killed at random moments."""
 
-    @pytest.mark.parametrize("n_kills", [4, pytest.param(20, id="many", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
     def test_killed(
-        self, noise: Source, tmp_path: Path, rng: np.random.Generator, n_kills: int
+        self, noise: Source, long: Case, tmp_path: Path, rng: np.random.Generator, n_kills: int
     ) -> None:
-        case = Case(
-            partial(maskcube.convert, noise.folder, progress=False), tmp_path / "whole" / TARGET
-        )
-        span = running_time(noise.folder, tmp_path / "timed" / TARGET)
         killed = 0
         for run in range(3 * n_kills):
-            target = case.begin(tmp_path / str(run) / TARGET)
-            delay = float(rng.uniform(0, span))
+            target = long.begin(tmp_path / str(run) / TARGET)
+            delay = float(rng.uniform(0, long.seconds))
             ended = signalled(noise.folder, target, signal.SIGKILL, delay)
             killed += ended.code == -signal.SIGKILL
-            case.check(target, f"killed after {delay:.3f} s of {span:.3f}")
+            long.check(target, f"killed {delay:.3f} s after its first shard")
             if killed == n_kills:
                 break
         assert killed == n_kills, "too few kills came in time"
 
-    def test_terminated(self, noise: Source, tmp_path: Path) -> None:
-        case = Case(
-            partial(maskcube.convert, noise.folder, progress=False), tmp_path / "whole" / TARGET
-        )
-        target = case.begin(tmp_path / "terminated" / TARGET)
+    def test_terminated(self, noise: Source, long: Case, tmp_path: Path) -> None:
+        target = long.begin(tmp_path / "terminated" / TARGET)
         ended = signalled(noise.folder, target, signal.SIGTERM, 0)
         assert ended.code != 0, ended.stderr
         assert "Traceback" not in ended.stderr
         with pytest.raises(maskcube.IncompleteStore, match="run the same conversion again"):
             maskcube.open_masks(target)
-        case.check(target, "terminated")
+        long.check(target, "terminated")
 
-    def test_interrupted(self, noise: Source, tmp_path: Path) -> None:
-        case = Case(
-            partial(maskcube.convert, noise.folder, progress=False), tmp_path / "whole" / TARGET
-        )
-        target = case.begin(tmp_path / "interrupted" / TARGET)
+    def test_interrupted(self, noise: Source, long: Case, tmp_path: Path) -> None:
+        target = long.begin(tmp_path / "interrupted" / TARGET)
         ended = signalled(noise.folder, target, signal.SIGINT, 0)
         assert ended.code == 1, ended.stderr
         assert ended.stderr.startswith("Error: interrupted; run the same command again to resume")
         assert len(ended.stderr.splitlines()) == 1
-        # Within a second where nothing else runs; it must not finish the conversion first.
-        assert ended.seconds < 5
+        # Generous: a machine may be busy.
+        assert ended.seconds < 10
         with pytest.raises(maskcube.IncompleteStore, match="run the same conversion again"):
             maskcube.open_masks(target)
-        case.check(target, "interrupted")
+        long.check(target, "interrupted")
 
 
 def wait_until_stopped(process: int) -> None:

@@ -117,7 +117,9 @@ class Case:
         self.allowed = (
             [self.old] if always_open and not breaks else [self.old, [None] * len(READERS)]
         )
+        started = time.monotonic()
         run(whole)
+        self.seconds = time.monotonic() - started
         self.after = snapshot(whole)
         self.new = self.found(whole)
         assert None not in self.new
@@ -217,10 +219,7 @@ def moments(changes: Sequence[list[str]], *, every: bool) -> Iterator[int]:
     and last is tried in full, and so is whatever touches the target itself or its neighbours.
     """
     for at, paths in enumerate(changes, start=1):
-        commits = any(
-            path.count("/") == 0 or (path.endswith(f"/{ROOT}") and path.count("/") == 1)
-            for path in paths
-        )
+        commits = any("/" not in path.removesuffix(f"/{ROOT}") for path in paths if TARGET in path)
         if every or commits or at <= FIRST or at > len(changes) - LAST or at % 20 == 0:
             yield at
 
@@ -333,13 +332,3 @@ def signalled(source: Path, target: Path, number: int, delay: float) -> Signalle
 def has_begun(target: Path) -> bool:
     """Whether a conversion to this place has finished a shard."""
     return any(target.parent.glob(f"{target.name}*/_maskcube/shards/*.json"))
-
-
-def running_time(source: Path, target: Path) -> float:
-    """Run the command; return the time from its first finished shard to its end."""
-    with subprocess.Popen(command(source, target)) as process:
-        while not has_begun(target) and process.poll() is None:
-            time.sleep(0.002)
-        begun = time.monotonic()
-        assert process.wait(120) == 0
-        return time.monotonic() - begun
