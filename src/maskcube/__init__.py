@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maskcube.boundaries import masks_from_runs
-    from maskcube.conversion import ConversionReport, convert
+    from maskcube.conversion import convert
+    from maskcube.correction import update
     from maskcube.errors import (
         BadMask,
         CorruptMask,
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
         RowNotFound,
         SourceError,
         SourceNotFound,
+        StoreChanged,
         StoreExists,
         StoreNotFound,
         VerificationError,
     )
+    from maskcube.growth import append
     from maskcube.index import MaskIndex
     from maskcube.plot import contact_sheet, overlay
     from maskcube.reader import open_masks
+    from maskcube.report import ConversionReport
     from maskcube.sample import sample_dataset
     from maskcube.scan import map_masks, runs
     from maskcube.segmentations import Segmentations
@@ -55,11 +59,13 @@ __all__ = [
     "Segmentations",
     "SourceError",
     "SourceNotFound",
+    "StoreChanged",
     "StoreExists",
     "StoreInfo",
     "StoreNotFound",
     "VerificationError",
     "VerificationReport",
+    "append",
     "contact_sheet",
     "convert",
     "info",
@@ -69,15 +75,17 @@ __all__ = [
     "overlay",
     "runs",
     "sample_dataset",
+    "update",
     "verify",
 ]
 
 _HOMES = {
-    "ConversionReport": "conversion",
+    "ConversionReport": "report",
     "MaskIndex": "index",
     "Segmentations": "segmentations",
     "StoreInfo": "summary",
     "VerificationReport": "verification",
+    "append": "growth",
     "contact_sheet": "plot",
     "convert": "conversion",
     "info": "summary",
@@ -87,6 +95,7 @@ _HOMES = {
     "overlay": "plot",
     "runs": "scan",
     "sample_dataset": "sample",
+    "update": "correction",
     "verify": "verification",
 }
 """Module of each public name; what is not here is in ``errors``."""

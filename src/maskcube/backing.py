@@ -18,8 +18,7 @@ from maskcube.layout import DIMS, FOLDER, Layout
 from maskcube.metadata import COLUMNS
 from maskcube.objects import Folder, StoreLike, folder_path
 from maskcube.readers import open_reader
-from maskcube.schema import COORDINATES
-from maskcube.stage import ROOT
+from maskcube.schema import COORDINATES, ROOT
 from maskcube.store import MaskStore
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class StoreBacking:
 
     def order(self) -> NDArray[np.intp] | None:
         """Return the rows in the order of the CSV; None when that is ascending."""
-        order = self.store.manifest.source["metadata"]["order"]
+        order = self.store.manifest.order()
         return None if order is None else np.array(order, np.intp)
 
     def column(self, name: str) -> NDArray[Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -68,14 +70,48 @@ def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: A
     """
     from maskcube.conversion import convert as run
 
-    try:
+    with _resumable(store):
         report = run(source, store, progress=not (quiet or as_json), **options)
-    except KeyboardInterrupt:
-        raise click.ClickException(
-            f"interrupted; run the same command again to resume ({store} is not touched until then)"
-        ) from None
     if as_json:
         _print(report, as_json=True)
+
+
+@main.command()
+@click.argument("source")
+@click.argument("store")
+@metadata
+@click.option("--normalize", is_flag=True, help="Take every pixel but 0 as 1.")
+@click.option("--allow-duplicates", is_flag=True, help="Accept equal image, noun and instance.")
+@workers
+@click.option("--memory", default="1GiB", show_default=True, help="Most memory to take.")
+@quiet
+@as_json
+def append(source: str, store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Append the masks of SOURCE, a data folder or an HDF5, to the store STORE.
+
+    Readers find the old store until the new one is complete. An interrupted run is resumed by the
+    same command.
+    """
+    from maskcube.growth import append as run
+
+    with _resumable(store):
+        report = run(source, store, progress=not (quiet or as_json), **options)
+    if as_json:
+        _print(report, as_json=True)
+
+
+@main.command()
+@click.argument("store")
+@click.argument("image")
+@click.argument("noun")
+@click.argument("mask", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--instance", default=0, show_default=True, help="Which one; 0 scored highest.")
+def update(store: str, image: str, noun: str, mask: Path, *, instance: int) -> None:
+    """Replace a mask of STORE by MASK, a .npy or .png in which every pixel but 0 is the object."""
+    from maskcube.correction import update as run
+
+    with _resumable(store):
+        run(store, image, noun, instance, _load(mask))
 
 
 @main.command()
@@ -163,6 +199,17 @@ def demo(folder: Path) -> None:
     run(folder)
 
 
+@contextmanager
+def _resumable(store: str) -> Iterator[None]:
+    """Say what to do after a Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"interrupted; run the same command again to resume ({store} is not touched until then)"
+        ) from None
+
+
 def _as_options(message: str) -> str:
     """Name Python's keywords as the options of the command line.
 
@@ -188,6 +235,32 @@ def _print(report: _Reported, *, as_json: bool) -> None:
     click.echo(json.dumps(report.to_json()) if as_json else str(report))
 
 
+def _load(path: Path) -> np.ndarray[Any, Any]:
+    """Return the mask in a picture or a saved array, (y, x) bool."""
+    import numpy as np
+
+    if path.suffix not in (".npy", ".png"):
+        raise InvalidOption(f"{path}: the name must end in .npy or .png")
+    try:
+        if path.suffix == ".npy":
+            found: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
+        else:
+            found = np.asarray(_image().open(path).convert("L"))
+    except (ValueError, OSError, EOFError) as error:
+        raise InvalidOption(f"{path} cannot be read as a mask: {error}") from error
+    mask: np.ndarray[Any, Any] = found != 0
+    return mask
+
+
+def _image() -> Any:  # noqa: ANN401 - Pillow is an optional library
+    """Return Pillow's module for pictures."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise missing("Pillow", "plot", "a mask as .png") from None
+    return Image
+
+
 def _save(mask: np.ndarray[Any, Any], output: Path) -> None:
     """Save a mask as an array, or as a picture with the object in white."""
     import numpy as np
@@ -195,10 +268,6 @@ def _save(mask: np.ndarray[Any, Any], output: Path) -> None:
     if output.suffix == ".npy":
         np.save(output, mask)
     elif output.suffix == ".png":
-        try:
-            from PIL import Image
-        except ImportError:
-            raise missing("Pillow", "plot", f"--output {output}") from None
-        Image.fromarray(mask * np.uint8(255)).save(output)
+        _image().fromarray(mask * np.uint8(255)).save(output)
     else:
         raise InvalidOption(f"--output {output}: the name must end in .png or .npy")

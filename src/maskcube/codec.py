@@ -24,6 +24,7 @@ from numcodecs.blosc import SHUFFLE, Blosc
 from numcodecs.zstd import Zstd
 
 __all__ = [
+    "MOST_TEXT_BYTES",
     "STEPS_LEVEL",
     "ZSTD_LEVEL",
     "checksum",
@@ -32,6 +33,7 @@ __all__ = [
     "decode_text_bytes",
     "encode_mask",
     "encode_steps",
+    "frame_content_bytes",
     "index_bytes",
     "pack_shard",
     "unpack_index",
@@ -39,12 +41,12 @@ __all__ = [
 
 ZSTD_LEVEL = 3
 STEPS_LEVEL = 5
+MOST_TEXT_BYTES = 2**28
+"""As large as the CSV may be that the texts are from."""
 
 _CRC_BYTES = 4
 _ENTRY_BYTES = 16
 _ABSENT = 2**64 - 1
-_MOST_TEXT_BYTES = 2**28
-"""As large as the CSV may be that the texts are from."""
 
 _zstd = Zstd(level=ZSTD_LEVEL)
 _blosc = Blosc("zstd", clevel=STEPS_LEVEL, shuffle=SHUFFLE, typesize=4)
@@ -75,7 +77,7 @@ def decode_chunk(data: bytes, out: np.ndarray[Any, Any]) -> None:
     """
     frame = checked(data)
     # The decoder fills what it has and leaves the rest of `out` as it was: ask before, not after.
-    size = _frame_content_bytes(frame)
+    size = frame_content_bytes(frame)
     if size != out.nbytes:
         raise DamagedBytes(f"decodes to {size} bytes, expected {out.nbytes:,}")
     try:
@@ -104,9 +106,9 @@ def decode_text_bytes(data: bytes, slack: int) -> np.ndarray[Any, np.dtype[np.ui
     DamagedBytes
         When the checksum differs, or the piece is larger than texts can be.
     """
-    size = _frame_content_bytes(checked(data))
-    if size is None or size > _MOST_TEXT_BYTES:
-        raise DamagedBytes(f"decodes to {size} bytes of text, at most {_MOST_TEXT_BYTES:,}")
+    size = frame_content_bytes(checked(data))
+    if size is None or size > MOST_TEXT_BYTES:
+        raise DamagedBytes(f"decodes to {size} bytes of text, at most {MOST_TEXT_BYTES:,}")
     raw = np.empty(size + slack, np.uint8)
     decode_chunk(data, raw[:size])
     return raw
@@ -126,7 +128,7 @@ def checked(data: bytes) -> bytes:
     return body
 
 
-def _frame_content_bytes(frame: bytes) -> int | None:
+def frame_content_bytes(frame: bytes) -> int | None:
     """Return the decoded size that a zstd frame declares; None when it declares none."""
     if len(frame) < 6 or frame[:4] != b"\x28\xb5\x2f\xfd":  # noqa: PLR2004 - the smallest header
         return None
@@ -205,7 +207,8 @@ def unpack_index(data: bytes, n_chunks: int, body_bytes: int) -> list[tuple[int,
     Raises
     ------
     DamagedBytes
-        When the checksum differs, a chunk is marked absent, or one reaches beyond the shard.
+        When the checksum differs, a chunk is marked absent, one reaches beyond the shard, or two
+        overlap.
     """
     entries = np.frombuffer(checked(data), dtype="<u8").reshape(-1, 2)[:n_chunks]
     offsets, lengths = entries[:, 0], entries[:, 1]
@@ -213,4 +216,7 @@ def unpack_index(data: bytes, n_chunks: int, body_bytes: int) -> list[tuple[int,
         raise DamagedBytes("its index says that a mask is absent")
     if (offsets > body_bytes).any() or (lengths > body_bytes - offsets).any():
         raise DamagedBytes("its index points outside of the shard")
+    # Whoever wrote a shard has put its chunks side by side: no byte is of two of them.
+    if (np.sort(offsets)[1:] < np.sort(offsets + lengths)[:-1]).any():
+        raise DamagedBytes("its index has masks that overlap")
     return list(zip(offsets.tolist(), lengths.tolist(), strict=True))

@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from maskcube.errors import InvalidOption, SourceError, missing
+from maskcube.commit import Origin, commit
+from maskcube.errors import SourceError, missing
 from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, Layout, block_rows, blocks, memory_bytes, worker_count
-from maskcube.manifest import Manifest, Piece, RunPieces
+from maskcube.manifest import CONVERT
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
-from maskcube.ragged import put_steps, steps_chunk
-from maskcube.schema import OFFSETS, build, value_bytes
+from maskcube.provenance import generator, now
+from maskcube.report import ConversionReport
 from maskcube.slabs import StrayPixels, held_bytes
 from maskcube.source import MaskSource
-from maskcube.stage import ROOT, open_stage
+from maskcube.stage import Stage, open_stage
+from maskcube.store import MaskStore
 from maskcube.writer import ShardWriter
 
-__all__ = ["ConversionReport", "convert"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConversionReport:
-    """What a conversion did."""
-
-    location: str
-    """Where the store is."""
-    n_masks: int
-    n_images: int
-    n_nouns: int
-    n_shards: int
-    n_resumed: int
-    """Shards that an earlier, interrupted run had finished."""
-    source_bytes: int
-    """Size of the HDF5."""
-    store_bytes: int
-    """Size of everything in the store."""
-    n_objects: int
-    """Number of files or objects in the store."""
-    seconds: float
-    """Wall time."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the same as plain JSON types."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        resumed = f", {self.n_resumed} of them from an earlier run" if self.n_resumed else ""
-        return (
-            f"{self.location}: {self.n_masks:,} masks of {self.n_images:,} images and"
-            f" {self.n_nouns:,} nouns in {self.n_shards:,} shards{resumed};"
-            f" {self.store_bytes / 1e6:,.1f} MB in {self.n_objects:,} files"
-            f" ({self.store_bytes / self.source_bytes:.2f} of the HDF5);"
-            f" {self.seconds:.1f} s, {self.n_masks / self.seconds:,.0f} masks/s"
-        )
+__all__ = ["convert", "finish_earlier", "refuse_faults", "write_shards"]
 
 
 def convert(
@@ -95,7 +56,7 @@ def convert(
         The CSV, when it does not lie beside the HDF5 under the HDF5's name and ``_metadata.csv``.
     overwrite : bool
         Replace a mask store that is at the target. A local one stays until the new one is
-        complete; elsewhere, where nothing can be renamed, it is deleted first.
+        complete; elsewhere, where nothing can be moved, it is deleted first.
     normalize : bool
         Take every pixel but 0 as 1, instead of refusing values other than 0 and 1.
     allow_duplicates : bool
@@ -144,40 +105,78 @@ def convert(
         rows = block_rows(
             masks.layout, masks.file.chunks, held_bytes(masks.file), budget, n_workers
         )
-        if masks.faults:
-            # Pixels are read only now, so that every fault can be told at once.
-            pixel_faults = _pixel_faults(masks, normalize=normalize, show=progress)
-            raise SourceError(str(masks.path), [*masks.faults, *pixel_faults])
-        plan = _plan(masks, normalize=normalize, license=license)
-        journal = Journal.begin(stage, plan, anew=overwrite)
-        finished = journal.finished()
-        writer = ShardWriter(masks.file, journal, rows, n_workers, normalize=normalize)
-        with mask_bar(masks.layout.n_masks, "converting", show=progress) as bar:
-            bar.update(sum(len(masks.layout.shard_rows(shard)) for shard in finished))
-            try:
-                _write(writer, list(_unfinished(masks.layout, finished)), client, bar.update)
-            except (StrayPixels, SourceError) as error:
-                pixel_faults = _pixel_faults(masks, normalize=normalize, show=progress)
-                if not pixel_faults:
-                    # The disk had a bad moment, the source is good: what is done stays done.
-                    raise
-                stage.discard()
-                raise SourceError(str(masks.path), pixel_faults) from error
-        sizes = _finish(masks, journal)
-        stage.promote()
-    report = ConversionReport(
-        location=stage.location,
-        **_counts(masks),
-        n_shards=masks.layout.n_shards,
-        n_resumed=len(finished),
-        source_bytes=masks.path.stat().st_size,
-        store_bytes=sum(sizes),
-        n_objects=len(sizes),
-        seconds=time.monotonic() - started,
-    )
+        refuse_faults(masks, normalize=normalize, show=progress)
+        plan = {
+            "action": CONVERT,
+            "generator": generator(),
+            "created": now(),
+            "source": {**masks.fingerprint(), "normalize": normalize},
+            "layout": asdict(masks.layout),
+            "license": license,
+        }
+        n_resumed = None
+        if not finish_earlier(stage, plan):
+            stage.prepare()
+            journal = Journal.begin(stage, plan, anew=overwrite)
+            writer = ShardWriter(masks.file, journal, rows, n_workers, normalize=normalize)
+            n_resumed = write_shards(writer, masks, stage, client=client, show=progress)
+            commit(journal, masks.coordinates(), _origin(journal.plan))
+            stage.promote()
+            stage.clean()
+        report = ConversionReport.of(
+            MaskStore(stage.place), masks, n_resumed=n_resumed, started=started
+        )
     if progress:
         print(report)  # noqa: T201 - asked for
     return report
+
+
+def refuse_faults(masks: MaskSource, *, normalize: bool, show: bool) -> None:
+    """Raise `SourceError` if the source has faults; pixels are read only then, to tell all."""
+    if masks.faults:
+        pixel_faults = _pixel_faults(masks, normalize=normalize, show=show)
+        raise SourceError(str(masks.path), [*masks.faults, *pixel_faults])
+
+
+def finish_earlier(stage: Stage, plan: dict[str, Any]) -> bool:
+    """End what an earlier run has left; whether that was this one, all but the cleaning up."""
+    if not stage.recover():
+        return False
+    same = Journal.is_of(stage, plan)
+    stage.clean()
+    return same
+
+
+def write_shards(
+    writer: ShardWriter,
+    masks: MaskSource,
+    stage: Stage,
+    *,
+    client: Any = None,  # noqa: ANN401 - distributed is an optional library
+    show: bool,
+) -> int:
+    """Write the shards that are not finished; return how many an earlier run had finished.
+
+    Raises
+    ------
+    SourceError
+        With every fault of the pixels; what was written is deleted then.
+    """
+    journal, layout = writer.journal, writer.journal.layout
+    finished = journal.finished()
+    done = sum(len(layout.shard_rows(shard)) for shard in finished)
+    with mask_bar(layout.n_masks, "converting", show=show) as bar:
+        bar.update(done)
+        try:
+            _write(writer, list(_unfinished(layout, finished)), client, bar.update)
+        except (StrayPixels, SourceError) as error:
+            pixel_faults = _pixel_faults(masks, normalize=writer.normalize, show=show)
+            if not pixel_faults:
+                # The disk had a bad moment, the source is good: what is done stays done.
+                raise
+            stage.discard()
+            raise SourceError(str(masks.path), pixel_faults) from error
+    return len(finished) - journal.n_kept
 
 
 def _pixel_faults(masks: MaskSource, *, normalize: bool, show: bool) -> list[str]:
@@ -227,85 +226,19 @@ def _write(
         client.cancel(futures)
 
 
-def _plan(masks: MaskSource, *, normalize: bool, license: str) -> dict[str, Any]:  # noqa: A002
-    """Return everything that decides the bytes of the store."""
-    return {
-        "generator": f"maskcube {version('maskcube')}",
-        "created": _now(),
-        "source": {**masks.fingerprint(), "normalize": normalize},
-        "layout": asdict(masks.layout),
-        "license": license,
-    }
-
-
-def _now() -> str:
-    """Return the time for the store's records, which SOURCE_DATE_EPOCH [1]_ can fix.
-
-    .. [1] https://reproducible-builds.org/specs/source-date-epoch/
-    """
-    fixed = os.environ.get("SOURCE_DATE_EPOCH")
-    if fixed and not fixed.isdecimal():
-        raise InvalidOption(f"SOURCE_DATE_EPOCH={fixed!r} is no number of seconds")
-    seconds = int(fixed) if fixed else time.time()
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
-
-
-def _finish(masks: MaskSource, journal: Journal) -> list[int]:
-    """Write everything but the shards, the root last; return the size of every object."""
-    layout = journal.layout
-    entries = list(journal.read_back())
-    coordinates = masks.coordinates()
-    coordinates["area"] = np.array([n for entry in entries for n in entry.areas], np.int32)
-    coordinates["crc32c"] = np.array([n for entry in entries for n in entry.crcs], np.uint32)
-    offsets = np.cumsum([0, *(n for entry in entries for n in entry.counts)], dtype=np.int64)
-    steps = put_steps(
-        journal.objects,
-        [sum(entry.counts) for entry in entries],
-        (entry.steps for entry in entries),
+def _origin(plan: dict[str, Any]) -> Origin:
+    source = plan["source"]
+    return Origin(
+        generator=plan["generator"],
+        created=plan["created"],
+        source=source,
+        attributes={
+            "Conventions": "CF-1.11",
+            "title": "LAION-fMRI object masks",
+            "license": plan["license"],
+            "history": (
+                f"{plan['created']} {plan['generator']}: converted from"
+                f" {source['masks']['file']} and {source['metadata']['file']}"
+            ),
+        },
     )
-    chunk_steps = steps_chunk(int(offsets[-1]))
-
-    def attributes(pieces: Mapping[str, Piece]) -> dict[str, Any]:
-        manifest = Manifest(
-            generator=journal.plan["generator"],
-            created=journal.plan["created"],
-            source=journal.plan["source"],
-            layout=layout,
-            counts={name.removeprefix("n_"): count for name, count in _counts(masks).items()},
-            shards=tuple(entry.piece for entry in entries),
-            coordinates={name: pieces[name] for name in coordinates},
-            values={
-                name: Piece.of(value_bytes(name, values)) for name, values in coordinates.items()
-            },
-            runs=RunPieces(int(offsets[-1]), chunk_steps, steps, pieces[OFFSETS]),
-        )
-        return _root_attributes(manifest, journal.plan["license"])
-
-    objects = build(layout, coordinates, offsets, chunk_steps, attributes)
-    root = objects.pop(ROOT)
-    for key, data in [*objects.items(), (ROOT, root)]:
-        journal.objects.put(key, data)
-    sizes = [piece.length for piece in (*(entry.piece for entry in entries), *steps)]
-    return [*sizes, *map(len, objects.values()), len(root)]
-
-
-def _root_attributes(manifest: Manifest, license: str) -> dict[str, Any]:  # noqa: A002
-    source = manifest.source
-    return {
-        "Conventions": "CF-1.11",
-        "title": "LAION-fMRI object masks",
-        "license": license,
-        "history": (
-            f"{manifest.created} {manifest.generator}: converted from"
-            f" {source['masks']['file']} and {source['metadata']['file']}"
-        ),
-        "maskcube": manifest.to_json(),
-    }
-
-
-def _counts(masks: MaskSource) -> dict[str, int]:
-    return {
-        "n_masks": masks.layout.n_masks,
-        "n_images": masks.table["image_name"].nunique(),
-        "n_nouns": masks.table["noun"].nunique(),
-    }

@@ -9,6 +9,7 @@ Every leaf is also the builtin exception that a caller would catch without knowi
     ├── StoreExists        (FileExistsError)    the target is taken
     ├── NotAMaskStore      (ValueError)         something else is at that place, or a newer format
     ├── IncompleteStore    (ValueError)         a conversion has begun and has not ended
+    ├── StoreChanged       (RuntimeError)       it is another one than when it was opened
     ├── LabelNotFound      (KeyError)           no mask has that image, noun or instance
     ├── RowNotFound        (IndexError)         there is no mask in that row
     ├── CorruptStore       (ValueError)         a piece of the store is missing or damaged
@@ -38,6 +39,7 @@ __all__ = [
     "RowNotFound",
     "SourceError",
     "SourceNotFound",
+    "StoreChanged",
     "StoreExists",
     "StoreNotFound",
     "VerificationError",
@@ -110,6 +112,10 @@ class NotAMaskStore(MaskcubeError, ValueError):
 
 class IncompleteStore(MaskcubeError, ValueError):
     """A conversion has begun at that place and has not ended."""
+
+
+class StoreChanged(MaskcubeError, RuntimeError):
+    """The store was appended to, updated or replaced after it was opened."""
 
 
 class LabelNotFound(MaskcubeError, KeyError):

@@ -1,7 +1,7 @@
 """Masks of a store that somebody has rewritten: in other chunks, without shards, otherwise encoded.
 
-Plain zarr reads them. It shows what is missing as zeros, and other codecs may have no checksum, so
-the pixels of every mask are compared with the CRC-32C that the store keeps of them.
+Plain zarr reads them, under guard. It shows what is missing as zeros, and other codecs may have no
+checksum, so the pixels of every mask are compared with the CRC-32C that the store keeps of them.
 """
 
 from __future__ import annotations
@@ -40,8 +40,17 @@ class ZarrReader:
     def __init__(self, store: MaskStore) -> None:
         self.layout: Layout = store.layout
         self._objects = store.objects
-        self._identity: Piece = store.identity
+        self._edition = store.edition
         self._array: Any = store.zarr_array(MASKS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # zarr would leave its guard behind.
+        return {**self.__dict__, "_array": None}
+
+    def _opened(self) -> Any:  # noqa: ANN401 - zarr's own types tell the dtype, which is data
+        if self._array is None:
+            self._array = MaskStore(self._objects).zarr_array(MASKS)
+        return self._array
 
     @cached_property
     def _crcs(self) -> NDArray[np.uint32]:
@@ -76,6 +85,7 @@ class ZarrReader:
         for row, mask in zip(rows.tolist(), out, strict=True):
             if checksum(mask) != self._crcs[row]:
                 raise self._corrupt(row, "its pixels are not those that were converted")
+        self._edition.check_cheaply()
         return out
 
     def mask(self, row: int) -> NDArray[np.uint8]:
@@ -85,7 +95,7 @@ class ZarrReader:
 
     def _slice(self, start: int, stop: int) -> NDArray[np.uint8]:
         try:
-            masks = np.asarray(self._array[start:stop])
+            masks = np.asarray(self._opened()[start:stop])
         except Exception as error:  # zarr and its codecs raise whatever they like
             raise self._corrupt(start, f"zarr cannot read it: {error}") from error
         if masks.dtype != np.uint8 or masks.shape != (stop - start, *self.layout.shape[1:]):
@@ -93,8 +103,9 @@ class ZarrReader:
         return masks
 
     def _corrupt(self, row: int, found: str) -> CorruptMask:
+        self._edition.check()
         name = name_of(self._objects, row)
         return CorruptMask(f"{self._objects.location}: {found}; cannot read {name}", [row])
 
     def __dask_tokenize__(self) -> tuple[str, str, Piece]:
-        return type(self).__name__, self._objects.location, self._identity
+        return type(self).__name__, self._objects.location, self._edition.identity

@@ -1,8 +1,8 @@
-"""Which shards of a conversion are finished, so that it can be resumed.
+"""Which shards of a store are finished, so that writing it can be resumed.
 
-The plan is written first: what is converted, and how. Then, after each shard, an entry with the
-shard's size and checksum and with the area, the CRC-32C and the runs of its masks. An unfinished
-conversion with the same plan is continued, with another plan refused.
+The plan is written first: what is converted or changed, and how. Then, after each shard, an entry
+with the shard's size and checksum and with the area, the CRC-32C and the runs of its masks. An
+unfinished run with the same plan is continued, with another plan refused.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout
-from maskcube.manifest import Piece
-from maskcube.objects import WORK, Objects
+from maskcube.manifest import CONVERT, Piece
+from maskcube.objects import ENTRIES, PLAN, Objects
 from maskcube.schema import shard_key
-from maskcube.stage import PLAN, Stage
+from maskcube.stage import Stage
 
-__all__ = ["Entry", "Journal", "progress_of"]
+__all__ = ["Entry", "Journal"]
 
-_ENTRIES = f"{WORK}/shards"
+_INCIDENTAL = {"created", "base", "layout"}
+"""What the plan of a finished change may differ in: done again, it would begin where it ended."""
 
 
 class Entry(NamedTuple):
@@ -60,66 +61,87 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """The plan of a conversion and the shards that are finished.
+    """The plan of what is written, and the shards that are finished.
 
     Parameters
     ----------
     objects : Objects
         Where the store is being built.
     plan : dict
-        What is converted, and how.
+        What is converted or changed, and how.
+    kept : mapping of int to Entry
+        Shards that stay as they are in the store that is changed.
     """
 
-    def __init__(self, objects: Objects, plan: dict[str, Any]) -> None:
+    def __init__(
+        self, objects: Objects, plan: dict[str, Any], kept: Mapping[int, Entry] | None = None
+    ) -> None:
         self.objects = objects
         self.plan = plan
         self.layout = Layout(**plan["layout"])
+        self._kept = kept or {}
+
+    @property
+    def n_kept(self) -> int:
+        """Number of shards that stay as they are in the store that is changed."""
+        return len(self._kept)
 
     @classmethod
-    def begin(cls, stage: Stage, plan: dict[str, Any], *, anew: bool) -> Journal:
-        """Write the plan, or continue the unfinished conversion that has the same one.
+    def begin(
+        cls,
+        stage: Stage,
+        plan: dict[str, Any],
+        *,
+        anew: bool = False,
+        kept: Mapping[int, Entry] | None = None,
+    ) -> Journal:
+        """Write the plan, or continue the unfinished run that has the same one.
 
         Parameters
         ----------
         stage : Stage
-            Where the store is built.
+            Where the store is built, prepared.
         plan : dict
-            What is converted, and how. ``created`` may differ: the earlier one is kept.
+            What is converted or changed, and how. ``created`` may differ: the earlier one is kept.
         anew : bool
-            Discard an unfinished conversion that has another plan.
+            Discard an unfinished run that has another plan.
+        kept : mapping of int to Entry
+            Shards of the stage's base that stay as they are.
 
         Raises
         ------
         StoreExists
-            When a conversion with another plan is unfinished there and `anew` is false.
+            When a run with another plan is unfinished there and `anew` is false.
         """
-        # As it will be read back: the order of names must not tell a resumed run from a whole one.
-        plan = json.loads(_to_json(plan))
-        stage.prepare()
+        plan = _as_read(plan)
         begun = _read_json(stage.objects, PLAN)
-        other = [name for name in plan if begun and plan[name] != begun.get(name)]
-        if begun and not set(other) - {"created"}:
-            return cls(stage.objects, begun)
-        if begun and not anew:
-            differs = " and ".join(sorted(set(other) - {"created"}))
-            raise StoreExists(
-                f"{stage.location}: an unfinished conversion with another {differs} is there;"
-                " finish that one, or start anew with overwrite=True"
-            )
-        if begun:
+        differs = _differing(plan, begun or {}) - {"created"}
+        if begun and differs and not anew:
+            raise StoreExists(f"{stage.location}: {_in_the_way(plan, begun, differs)}")
+        if begun and differs:
             stage.discard()
-        stage.objects.put(PLAN, _to_json(plan))
-        return cls(stage.objects, plan)
+        if not begun or differs:
+            stage.objects.put(PLAN, _to_json(plan))
+            begun = plan
+        for shard in kept or {}:
+            stage.keep(shard_key(shard))
+        return cls(stage.objects, begun, kept)
+
+    @staticmethod
+    def is_of(stage: Stage, plan: dict[str, Any]) -> bool:
+        """Whether what has just taken its place was written by this plan."""
+        begun = _read_json(stage.place, PLAN) or {}
+        return not _differing(_as_read(plan), begun) - _INCIDENTAL
 
     def record(self, shard: int, entry: Entry) -> None:
         """Write down that a shard is finished."""
-        self.objects.put(f"{_ENTRIES}/{shard}.json", _to_json(entry.to_json()))
+        self.objects.put(f"{ENTRIES}/{shard}.json", _to_json(entry.to_json()))
 
     def finished(self) -> dict[int, Entry]:
         """Return the finished shards whose bytes are there in the recorded size."""
-        entries = {}
+        entries = dict(self._kept)
         for shard in range(self.layout.n_shards):
-            found = _read_json(self.objects, f"{_ENTRIES}/{shard}.json")
+            found = _read_json(self.objects, f"{ENTRIES}/{shard}.json")
             if found is None:
                 continue
             try:
@@ -144,24 +166,40 @@ class Journal:
             data = self.objects.get(shard_key(shard))
             entry = entries.get(shard)
             if data is None or entry is None or Piece.of(data) != entry.piece:
-                self.objects.delete(f"{_ENTRIES}/{shard}.json")
-                raise CorruptStore(
-                    f"{self.objects.location}: shard {shard} does not read back as it was written;"
-                    " run the same conversion again"
-                )
+                raise CorruptStore(f"{self.objects.location}: {self._disown(shard)}")
             yield entry
 
+    def _disown(self, shard: int) -> str:
+        """Take a shard back that is not as it was written, and say what to do."""
+        if shard in self._kept:
+            return (
+                f"shard {shard} of the store that is changed is damaged:"
+                " verify(store, source, repair=True) mends it"
+            )
+        self.objects.delete(f"{ENTRIES}/{shard}.json")
+        return f"shard {shard} does not read back as it was written; run the same again"
 
-def progress_of(objects: Objects) -> tuple[int, int] | None:
-    """Return (finished, all) shards of an unfinished conversion; None when there is none."""
-    plan = _read_json(objects, PLAN)
-    if plan is None:
-        return None
-    try:
-        n_shards = Layout(**plan["layout"]).n_shards
-    except (KeyError, TypeError, ZeroDivisionError):
-        return None
-    return sum(1 for _ in objects.keys(_ENTRIES)), n_shards
+
+def _in_the_way(plan: dict[str, Any], begun: dict[str, Any], differs: set[str]) -> str:
+    """Say what another run has left unfinished, and what to do."""
+    action = begun.get("action")
+    if action != plan["action"]:
+        return f"an unfinished {action} is there; run that again to finish it"
+    advice = "finish that one, or start anew with overwrite=True"
+    if action != CONVERT:
+        advice = "run that again to finish it"
+    noun = "conversion" if action == CONVERT else action
+    return f"an unfinished {noun} with another {' and '.join(sorted(differs))} is there; {advice}"
+
+
+def _as_read(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return a plan as it is read back: the order of names must not tell a resumed run."""
+    found: dict[str, Any] = json.loads(_to_json(plan))
+    return found
+
+
+def _differing(plan: dict[str, Any], begun: dict[str, Any]) -> set[str]:
+    return {name for name in {*plan, *begun} if plan.get(name) != begun.get(name)}
 
 
 def _to_json(value: object) -> bytes:
@@ -173,6 +211,6 @@ def _read_json(objects: Objects, key: str) -> dict[str, Any] | None:
     data = objects.get(key)
     try:
         value = json.loads(data) if data else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from maskcube.errors import NotAMaskStore
-from maskcube.layout import Layout
+from maskcube.layout import Block, Layout
 
-__all__ = ["FORMAT_VERSION", "Manifest", "Piece", "RunPieces"]
+__all__ = [
+    "APPEND",
+    "CONVERT",
+    "FORMAT_VERSION",
+    "UPDATE",
+    "Manifest",
+    "Piece",
+    "RunPieces",
+    "crc_of",
+    "is_sealed",
+    "sealed",
+]
 
 FORMAT_VERSION = 1
 
+CONVERT, APPEND, UPDATE = "convert", "append", "update"
+"""What may be done to a store: the words of plans and of the list of revisions."""
+
 _MOST_BYTES = 2**48
-_MOST_MASK_BYTES = 2**30
+_MOST_MASKS = 2**23
+"""350 times the dataset, and about what fits into the largest CSV that is read."""
+_MOST_MASK_BYTES = 2**28
 _MOST_SHARD_MASKS = 2**16
+_SEAL = "crc32"
+_MOST_CHUNK_BOUNDARIES = 2**20
+"""As many as a conversion puts into a chunk."""
 
 
 class Piece(NamedTuple):
@@ -77,11 +98,38 @@ class Manifest:
     """Size and checksum of each coordinate's values, however they are encoded."""
     runs: RunPieces | None = None
     """The runs; None in a store that was written before there were any."""
+    metadata: Mapping[str, int] = field(default_factory=dict)
+    """Checksum of the Zarr metadata of each array and group, by name."""
+    revisions: tuple[Mapping[str, Any], ...] = ()
+    """What was appended and updated since the conversion, and when."""
+
+    def sources(self) -> list[tuple[Block, Mapping[str, Any]]]:
+        """Return the source, and each that was appended, with the rows that are from it."""
+        appended = [each for each in self.revisions if each["action"] == APPEND]
+        starts = [0, *(each["first_row"] for each in appended), self.layout.n_masks]
+        rows = [Block(start, stop) for start, stop in pairwise(starts)]
+        return list(zip(rows, [self.source, *(each["source"] for each in appended)], strict=True))
+
+    def order(self) -> list[int] | None:
+        """Return the rows in the order of the CSV; None when that is ascending."""
+        sources = self.sources()
+        if all(source["metadata"]["order"] is None for _, source in sources):
+            return None
+        order: list[int] = []
+        for rows, source in sources:
+            order += [rows.start + row for row in source["metadata"]["order"] or range(len(rows))]
+        return order
+
+    def updated(self) -> set[int]:
+        """Return the rows whose mask is not that of the source any more."""
+        return {each["row"] for each in self.revisions if each["action"] == UPDATE}
 
     def to_json(self) -> dict[str, Any]:
         """Return the block as it stands in the attributes."""
         runs = {} if self.runs is None else {"runs": self.runs._asdict()}
-        return {
+        metadata = {"metadata": dict(self.metadata)} if self.metadata else {}
+        revisions = {"revisions": list(self.revisions)} if self.revisions else {}
+        block = {
             "format_version": FORMAT_VERSION,
             "generator": self.generator,
             "created": self.created,
@@ -92,8 +140,11 @@ class Manifest:
             "coordinates": {name: list(piece) for name, piece in self.coordinates.items()},
             "values": {name: list(piece) for name, piece in self.values.items()},
             **runs,
+            **metadata,
+            **revisions,
             "complete": True,
         }
+        return sealed(block)
 
     @classmethod
     def from_json(cls, block: object, location: str) -> Manifest:
@@ -132,21 +183,50 @@ class Manifest:
     def _parsed(cls, block: dict[str, Any]) -> Manifest:
         layout = Layout(**{name: _count(size) for name, size in block["layout"].items()})
         shards = tuple(_piece(entry) for entry in block["shards"])
-        if layout.mask_bytes > _MOST_MASK_BYTES or layout.shard_masks > _MOST_SHARD_MASKS:
-            raise ValueError(f"a layout of {layout.shard_shape} pixels a shard is out of bounds")
+        if (
+            layout.n_masks > _MOST_MASKS
+            or layout.mask_bytes > _MOST_MASK_BYTES
+            or layout.shard_masks > _MOST_SHARD_MASKS
+        ):
+            raise ValueError(
+                f"{layout.n_masks:,} masks in shards of {layout.shard_shape} are out of bounds"
+            )
         if len(shards) != layout.n_shards:
             raise ValueError(f"{len(shards)} shards listed, expected {layout.n_shards}")
-        return cls(
+        manifest = cls(
             generator=str(block["generator"]),
             created=str(block["created"]),
-            source=_source(block["source"], layout.n_masks),
+            source=dict(block["source"]),
             layout=layout,
             counts={name: _count(block["counts"][name]) for name in ("masks", "images", "nouns")},
             shards=shards,
             coordinates={name: _piece(entry) for name, entry in block["coordinates"].items()},
             values={name: _piece(entry) for name, entry in block.get("values", {}).items()},
             runs=_runs(block["runs"], layout) if "runs" in block else None,
+            metadata={name: _crc(crc) for name, crc in block.get("metadata", {}).items()},
+            revisions=tuple(_revision(each, layout) for each in block.get("revisions", ())),
         )
+        for rows, source in manifest.sources():
+            _check_source(source, len(rows))
+        return manifest
+
+
+def crc_of(value: object) -> int:
+    """Return the CRC-32 of a JSON value, however it is written down."""
+    return zlib.crc32(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def sealed(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a store's block with its own checksum."""
+    unsealed = {key: value for key, value in block.items() if key != _SEAL}
+    return {**unsealed, _SEAL: crc_of(unsealed)}
+
+
+def is_sealed(block: Mapping[str, Any]) -> bool:
+    """Whether a store's block is as it was written; one of before there were checksums is."""
+    if _SEAL not in block and "metadata" not in block:
+        return True
+    return block == sealed(block)
 
 
 def _runs(block: dict[str, Any], layout: Layout) -> RunPieces:
@@ -156,6 +236,8 @@ def _runs(block: dict[str, Any], layout: Layout) -> RunPieces:
         tuple(_piece(entry) for entry in block["steps"]),
         _piece(block["offsets"]),
     )
+    if found.chunk_boundaries > _MOST_CHUNK_BOUNDARIES:
+        raise ValueError(f"chunks of {found.chunk_boundaries:,} boundaries are out of bounds")
     most = layout.n_masks * (layout.mask_bytes + 1)
     if type(found.n_boundaries) is not int or not 0 <= found.n_boundaries <= most:
         raise ValueError(f"{found.n_boundaries!r} is no number of boundaries")
@@ -164,7 +246,15 @@ def _runs(block: dict[str, Any], layout: Layout) -> RunPieces:
     return found
 
 
-def _source(block: dict[str, Any], n_masks: int) -> dict[str, Any]:
+def _revision(block: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    action = block["action"]
+    row = block["first_row"] if action == APPEND else block["row"]
+    if action not in (APPEND, UPDATE) or type(row) is not int or not 0 <= row < layout.n_masks:
+        raise ValueError(f"{action!r} of {row!r} is no change of this store")
+    return {**block, "created": str(block["created"]), "generator": str(block["generator"])}
+
+
+def _check_source(block: Mapping[str, Any], n_masks: int) -> None:
     for name in ("masks", "metadata"):
         file, size, digest = (block[name][key] for key in ("file", "size_bytes", "sha256"))
         if not isinstance(file, str) or not isinstance(digest, str) or type(size) is not int:
@@ -174,7 +264,6 @@ def _source(block: dict[str, Any], n_masks: int) -> dict[str, Any]:
         raise ValueError("the order of the CSV is no order of the masks")
     if not isinstance(block["normalize"], bool):
         raise ValueError(f"normalize={block['normalize']!r}")  # noqa: TRY004 - caught with the rest
-    return dict(block)
 
 
 def _count(value: object) -> int:
@@ -185,6 +274,12 @@ def _count(value: object) -> int:
 
 def _piece(entry: Any) -> Piece:  # noqa: ANN401 - parsed JSON
     length, crc = entry
-    if type(length) is not int or type(crc) is not int or not 0 <= length < _MOST_BYTES:
-        raise ValueError(f"{entry!r} is no length and checksum")
-    return Piece(length, crc)
+    if type(length) is not int or not 0 <= length < _MOST_BYTES:
+        raise ValueError(f"{length!r} is no length")
+    return Piece(length, _crc(crc))
+
+
+def _crc(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**32:
+        raise ValueError(f"{value!r} is no CRC-32")
+    return value

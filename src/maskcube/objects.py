@@ -2,30 +2,48 @@
 
 Everything that maskcube reads from a store or writes to one goes through :class:`Objects`: whole
 objects in, ranges of objects out, synchronously. A folder is read and written directly; every other
-place through a zarr ``Store``, and URLs through obstore.
+place through a zarr ``Store``, and URLs through obstore. Whatever the system, zarr or obstore raise
+for an object that is there and cannot be read comes out as `CorruptStore`, here and only here.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import stat
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
-from zipfile import BadZipFile
 
-from maskcube.errors import InvalidOption, NotAMaskStore
+from maskcube.errors import CorruptStore, InvalidOption, NotAMaskStore
+from maskcube.folder import WORK, Folder, reason, unreadable
+from maskcube.manifest import Piece
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["WORK", "Folder", "Objects", "StoreLike", "ZarrObjects", "folder_path", "open_objects"]
+__all__ = [
+    "ENTRIES",
+    "PLAN",
+    "WORK",
+    "Folder",
+    "Objects",
+    "StoreLike",
+    "ZarrObjects",
+    "folder_path",
+    "get_at_most",
+    "get_piece",
+    "open_objects",
+    "partial_path",
+]
 
-WORK = "_maskcube"
-"""Prefix of everything that is not part of a finished store: plan, journal, unfinished writes."""
+_MOST_PIECE_BYTES = 2**28
+"""Coordinates and runs are read whole; those of 24,011 masks are 0.7 MB at most."""
+
+PLAN = f"{WORK}/plan.json"
+"""Key of the plan of what is being written."""
+
+ENTRIES = f"{WORK}/shards"
+"""Prefix of the journal's entries, one for each finished shard."""
 
 StoreLike = Any
 """A path, a URL, or a zarr ``Store`` (an obstore store is wrapped in one)."""
@@ -40,10 +58,19 @@ class Objects(Protocol):
     """Whether asking twice costs next to nothing; a request to a bucket takes milliseconds."""
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
-        """Return an object, or `length` bytes of it from `start` on; None if it is not there."""
+        """Return an object, or `length` bytes of it from `start` on; None if it is not there.
+
+        There are fewer bytes where the object ends. Raises `CorruptStore` when it cannot be read.
+        """
+
+    def stamp(self, key: str) -> tuple[int, ...] | None:
+        """Return what differs as soon as an object is replaced; None where that takes a request."""
 
     def size(self, key: str) -> int | None:
-        """Return the size of an object in bytes; None if it is not there."""
+        """Return the size of an object in bytes; None if it is not there.
+
+        Raises `CorruptStore` when the system cannot tell.
+        """
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole and durably: afterwards it is there or it is as it was."""
@@ -56,73 +83,6 @@ class Objects(Protocol):
 
     def zarr_store(self) -> Store:
         """Return the same objects as a read-only zarr store."""
-
-
-class Folder:
-    """Objects as the files of a local folder."""
-
-    has_cheap_ranges = True
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.location = str(path)
-
-    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
-        """Return an object, or a range of it."""
-        try:
-            # Not to wait for a writer, should it be a pipe. Making a Path takes as long as reading.
-            descriptor = os.open(f"{self.location}/{key}", os.O_RDONLY | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            left = max(0, status.st_size - start)
-            return os.pread(descriptor, left if length is None else min(length, left), start)
-        finally:
-            os.close(descriptor)
-
-    def size(self, key: str) -> int | None:
-        """Return the size of an object in bytes."""
-        path = self.path / key
-        return path.stat().st_size if path.is_file() else None
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object beside its place, flush it to the disk, and move it there."""
-        path = self.path / key
-        unfinished = self.path / WORK / uuid.uuid4().hex
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-
-    def delete(self, prefix: str) -> None:
-        """Delete an object, or a folder of them."""
-        path = self.path / prefix
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys below a prefix, in any order."""
-        for path in (self.path / prefix).rglob("*"):
-            if path.is_file():
-                yield path.relative_to(self.path).as_posix()
-
-    def zarr_store(self) -> Store:
-        """Return a zarr ``LocalStore``."""
-        from zarr.storage import LocalStore
-
-        return LocalStore(self.path, read_only=True)
 
 
 class ZarrObjects:
@@ -141,12 +101,26 @@ class ZarrObjects:
         from zarr.core.sync import sync
 
         wanted: RangeByteRequest | OffsetByteRequest | None = None
-        if length is not None:
+        if length is not None and (start or self._cuts_ranges()):
             wanted = RangeByteRequest(start, start + length)
         elif start:
             wanted = OffsetByteRequest(start)
-        found = sync(self.store.get(key, default_buffer_prototype(), wanted))
-        return None if found is None else found.to_bytes()
+        try:
+            found = sync(self.store.get(key, default_buffer_prototype(), wanted))
+            data = None if found is None else found.to_bytes()
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # stores and their libraries raise whatever they like
+            raise unreadable(self.location, key, error) from error
+        return data[:length] if data and wanted is None else data
+
+    def _cuts_ranges(self) -> bool:
+        """Whether a range may reach beyond the end of an object: with zarr's own stores it may."""
+        return type(self.store).__module__.startswith("zarr.storage._")
+
+    def stamp(self, key: str) -> None:  # noqa: ARG002 - as any Objects
+        """Return None: asking takes as long as reading."""
+        return
 
     def size(self, key: str) -> int | None:
         """Return the size of an object in bytes."""
@@ -156,6 +130,8 @@ class ZarrObjects:
             return sync(self.store.getsize(key))
         except FileNotFoundError:
             return None
+        except Exception as error:  # stores and their libraries raise whatever they like
+            raise unreadable(self.location, key, error) from error
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object in one request."""
@@ -178,11 +154,58 @@ class ZarrObjects:
         async def listed() -> list[str]:
             return [key async for key in self.store.list_prefix(prefix)]
 
-        yield from sorted(sync(listed()))
+        try:
+            found = sync(listed())
+        except Exception as error:  # plain https cannot list
+            raise CorruptStore(f"{self.location} cannot be listed: {reason(error)}") from error
+        yield from sorted(found)
 
     def zarr_store(self) -> Store:
         """Return the store itself."""
         return self.store
+
+
+def get_at_most(objects: Objects, key: str, most: int) -> bytes | None:
+    """Return an object of at most so many bytes; None if it is not there.
+
+    Raises
+    ------
+    CorruptStore
+        When it is larger, of which no more is read, or cannot be read.
+    """
+    data = objects.get(key, 0, most + 1)
+    if data is not None and len(data) > most:
+        raise CorruptStore(f"{objects.location}: {key} is larger than the {most:,} bytes it may be")
+    return data
+
+
+def get_piece(objects: Objects, key: str, piece: Piece | None, what: str) -> bytes:
+    """Return an object that is read whole, as the manifest says it was written.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where it is.
+    key : str
+        Its key.
+    piece : Piece or None
+        What the manifest says of it, if anything.
+    what : str
+        What it is, for messages.
+
+    Raises
+    ------
+    CorruptStore
+        When it is missing, of another size or checksum, too large, or cannot be read.
+    """
+    # A byte more than it should have shows that it has more, without reading how many.
+    most = 0 if piece is None else min(piece.length, _MOST_PIECE_BYTES)
+    data = objects.get(key, 0, most + 1)
+    if data is None:
+        raise CorruptStore(f"{objects.location}: {what} is missing")
+    if Piece.of(data) != piece:
+        raise CorruptStore(f"{objects.location}: {what}: size or checksum is not the recorded one")
+    return data
 
 
 def folder_path(store: StoreLike) -> Path | None:
@@ -194,11 +217,18 @@ def folder_path(store: StoreLike) -> Path | None:
         return Path(urlsplit(text).path)
     if "://" in text or text.endswith(".zip"):
         return None
+    if "\0" in text:
+        raise InvalidOption(f"store={text!r} is no path: it contains NUL")
     try:
         # Absolute: a worker, or the process itself later, may stand in another folder.
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise InvalidOption(f"store={text!r}: {error}") from error
+
+
+def partial_path(target: Path) -> Path:
+    """Return where a local store is built before it is moved to `target`."""
+    return target.with_name(f"{target.name}.partial")
 
 
 def open_objects(
@@ -250,8 +280,8 @@ def _open_zip(path: Path, *, read_only: bool) -> Objects:
         return Folder(path)
     try:
         return ZarrObjects(sync(ZipStore.open(path, mode="r")), str(path))
-    except BadZipFile as error:
-        raise NotAMaskStore(f"{path} cannot be read as a zip: {error}") from error
+    except Exception as error:  # zipfile raises whatever it comes upon
+        raise NotAMaskStore(f"{path} cannot be read as a zip: {reason(error)}") from error
 
 
 def _open_url(url: str, options: dict[str, Any], *, read_only: bool) -> Objects:

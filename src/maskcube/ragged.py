@@ -6,7 +6,7 @@ They are kept as steps, each boundary's distance from the one before, which are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from maskcube.boundaries import boundaries_of_steps
 from maskcube.codec import DamagedBytes, decode_chunk, decode_steps, encode_steps
 from maskcube.errors import CorruptStore
-from maskcube.manifest import Piece
-from maskcube.objects import Objects
 from maskcube.schema import OFFSETS, STEPS
 from maskcube.store import MaskStore
 
-__all__ = ["RunReader", "Runs", "put_steps", "steps_chunk"]
+__all__ = ["RunReader", "RunScan", "Runs", "step_chunks", "step_key", "steps_chunk"]
 
 Runs = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Boundaries of masks, end to end, and where those of each mask begin."""
@@ -29,34 +27,27 @@ Runs = tuple[NDArray[np.int32], NDArray[np.int64]]
 _CHUNK_STEPS = 2**20
 """Steps in a chunk: 4 MiB, about 0.6 MB encoded, of 1,700 masks."""
 
+_SCANNED_CHUNKS = 4
+"""Chunks to keep for threads that go through the masks side by side."""
+
 
 def steps_chunk(n_steps: int) -> int:
     """Return how many steps are in a chunk if there are so many in all."""
     return max(1, min(_CHUNK_STEPS, n_steps))
 
 
-def put_steps(
-    objects: Objects, counts: Sequence[int], encoded: Iterable[bytes]
-) -> tuple[Piece, ...]:
-    """Write the steps of all masks, one chunk in memory at a time.
+def step_chunks(counts: Sequence[int], encoded: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield key and bytes of each chunk of the steps of all masks, one in memory at a time.
 
     Parameters
     ----------
-    objects : Objects
-        The store that is being built.
     counts : sequence of int
         Steps in each encoded part.
     encoded : iterable of bytes
         The parts, in order, as `encode_steps` gives them.
-
-    Returns
-    -------
-    tuple of Piece
-        Size and checksum of each chunk.
     """
-    pieces: list[Piece] = []
     chunk = np.zeros(steps_chunk(sum(counts)), np.int32)
-    filled = 0
+    filled = number = 0
     for count, part in zip(counts, encoded, strict=True):
         steps = np.empty(count, np.int32)
         decode_steps(part, steps)
@@ -65,18 +56,16 @@ def put_steps(
             chunk[filled : filled + taken] = steps[:taken]
             filled, steps = filled + taken, steps[taken:]
             if filled == len(chunk):
-                pieces.append(_put_chunk(objects, len(pieces), chunk))
-                filled = 0
+                yield step_key(number), encode_steps(chunk)
+                filled, number = 0, number + 1
     if filled:
         chunk[filled:] = 0
-        pieces.append(_put_chunk(objects, len(pieces), chunk))
-    return tuple(pieces)
+        yield step_key(number), encode_steps(chunk)
 
 
-def _put_chunk(objects: Objects, number: int, steps: NDArray[np.int32]) -> Piece:
-    data = encode_steps(steps)
-    objects.put(f"{STEPS}/c/{number}", data)
-    return Piece.of(data)
+def step_key(number: int) -> str:
+    """Return the key of a chunk of steps."""
+    return f"{STEPS}/c/{number}"
 
 
 class RunReader:
@@ -94,7 +83,8 @@ class RunReader:
             raise ValueError(f"{store.location} has no runs")
         self.location = store.location
         self.n_masks = store.layout.n_masks
-        self._objects = store.objects
+        self._most_boundaries = store.layout.mask_bytes + 1
+        self._edition = store.edition
         self._runs = runs
 
     def read(self, rows: NDArray[np.integer[Any]]) -> Runs:
@@ -125,19 +115,18 @@ class RunReader:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         in_order = len(rows) == self.n_masks and bool((np.diff(rows) == 1).all())
         if in_order:
-            return boundaries_of_steps(
-                self._steps(0, int(places[-1]), self._chunk), offsets
-            ), offsets
-        steps = np.empty(offsets[-1], np.int32)
-        chunk_of = lru_cache(1)(self._chunk)
+            return boundaries_of_steps(self.steps(0, int(places[-1]), self.chunk), offsets), offsets
+        steps = self._space(int(offsets[-1]))
+        chunk_of = lru_cache(1)(self.chunk)
         for position in np.argsort(rows, kind="stable"):
             first, last = int(places[rows[position]]), int(places[rows[position] + 1])
-            steps[offsets[position] : offsets[position + 1]] = self._steps(first, last, chunk_of)
+            steps[offsets[position] : offsets[position + 1]] = self.steps(first, last, chunk_of)
         return boundaries_of_steps(steps, offsets), offsets
 
     def offsets(self) -> NDArray[np.int64]:
         """Return where the boundaries of each mask of the store begin, (mask + 1,) int64."""
-        data = self._get(f"{OFFSETS}/c/0", self._runs.offsets)
+        key = f"{OFFSETS}/c/0"
+        data = self._edition.get(key, self._runs.offsets, key)
         offsets = np.empty(self.n_masks + 1, np.int64)
         try:
             decode_chunk(data, offsets.view(np.uint8))
@@ -145,24 +134,41 @@ class RunReader:
             raise CorruptStore(f"{self.location}: {OFFSETS} {error}") from error
         counts = np.diff(offsets)
         leads_through = offsets[0] == 0 and offsets[-1] == self._runs.n_boundaries
-        if not leads_through or (counts < 0).any() or (counts % 2).any():
+        is_possible = (counts >= 0) & (counts % 2 == 0) & (counts <= self._most_boundaries)
+        if not leads_through or not is_possible.all():
             raise CorruptStore(f"{self.location}: {OFFSETS} does not lead through all boundaries")
         return offsets
 
-    def _steps(
+    def steps(
         self, first: int, last: int, chunk_of: Callable[[int], NDArray[np.int32]]
     ) -> NDArray[np.int32]:
-        """Return the steps from one place to another, from the chunks that hold them."""
+        """Return the steps from one place to another, (n,), from the chunks that hold them."""
         length = self._runs.chunk_boundaries
-        steps = np.empty(last - first, np.int32)
+        steps = self._space(last - first)
         for number in range(first // length, -(-last // length) if last > first else 0):
             start = number * length
             low, high = max(first, start), min(last, start + length)
             steps[low - first : high - first] = chunk_of(number)[low - start : high - start]
         return steps
 
-    def _chunk(self, number: int) -> NDArray[np.int32]:
-        data = self._get(f"{STEPS}/c/{number}", self._runs.steps[number])
+    def _space(self, n_steps: int) -> NDArray[np.int32]:
+        try:
+            return np.empty(n_steps, np.int32)
+        except MemoryError as error:
+            raise CorruptStore(
+                f"{self.location}: {n_steps:,} boundaries of runs, as its manifest says, do not fit"
+                " into the memory"
+            ) from error
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks of steps."""
+        return len(self._runs.steps)
+
+    def chunk(self, number: int) -> NDArray[np.int32]:
+        """Return a chunk of steps, (chunk,) int32; raises as `read` does."""
+        key = step_key(number)
+        data = self._edition.get(key, self._runs.steps[number], key)
         chunk = np.empty(self._runs.chunk_boundaries, np.int32)
         try:
             decode_steps(data, chunk)
@@ -172,10 +178,33 @@ class RunReader:
             raise CorruptStore(f"{self.location}: {STEPS}, chunk {number}: runs of negative length")
         return chunk
 
-    def _get(self, key: str, piece: Piece) -> bytes:
-        data = self._objects.get(key)
-        if data is None:
-            raise CorruptStore(f"{self.location}: {key} is missing")
-        if Piece.of(data) != piece:
-            raise CorruptStore(f"{self.location}: {key}: size or checksum is not the recorded one")
-        return data
+
+class RunScan:
+    """The runs of all masks, in turn, of which a few chunks are in memory at a time.
+
+    Parameters
+    ----------
+    reader : RunReader
+        Reads them.
+
+    Raises
+    ------
+    CorruptStore
+        When the offsets or any chunk are missing or damaged.
+    """
+
+    def __init__(self, reader: RunReader) -> None:
+        self._reader = reader
+        self._places = reader.offsets()
+        for number in range(reader.n_chunks):
+            reader.chunk(number)
+        self._chunk = lru_cache(_SCANNED_CHUNKS)(reader.chunk)
+
+    def has(self, row: int, boundaries: NDArray[np.int32]) -> bool:
+        """Whether the runs of a mask have these boundaries."""
+        first, last = (int(place) for place in self._places[row : row + 2])
+        # No more is made of the stored ones than the pixels have.
+        if last - first != len(boundaries):
+            return False
+        steps = self._reader.steps(first, last, self._chunk)
+        return np.array_equal(np.cumsum(steps, dtype=np.int64), boundaries)

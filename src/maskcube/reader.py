@@ -151,7 +151,7 @@ def open_masks(
     else:
         from dask.base import tokenize
 
-        name = f"{MASKS}-{tokenize(opened.location, opened.identity, wanted)}"
+        name = f"{MASKS}-{tokenize(opened.location, opened.edition.identity, wanted)}"
         chunked = masks.chunk(wanted, name=name)
     return dataset.assign({MASKS: chunked})[MASKS]
 

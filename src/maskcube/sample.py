@@ -45,11 +45,12 @@ def sample_dataset(
     size: int | tuple[int, int] = 1000,
     chunks: Literal["mask", "auto"] | tuple[int, int, int] = "mask",
     shuffled: bool = False,
+    first_image: int = 0,
 ) -> Path:
     """Write a small dataset in the layout of the source and return its folder.
 
     The same arguments give the same files, byte for byte; those of an earlier call are replaced.
-    The first image is always ``shared_12rep_LAION_cluster_1003_i0.jpg``, two people at a piano,
+    Image 0 is always ``shared_12rep_LAION_cluster_1003_i0.jpg``, two people at a piano,
     with four ``hand`` and three ``fingers``; the first k images do not depend on `n_images`.
 
     Parameters
@@ -69,6 +70,8 @@ def sample_dataset(
     shuffled : bool, default False
         Write the rows of the CSV in random order. Otherwise those of an image stand together,
         sorted by noun, then by instance; ``mask_row`` is the row in the HDF5 either way.
+    first_image : int, default 0
+        Number of the first image: 24 gives the next images, as a later session would bring them.
 
     Returns
     -------
@@ -92,12 +95,14 @@ def sample_dataset(
     task-images_desc-segmentations_metadata.csv
     """
     n_images, seed = _integer("n_images", n_images, 1), _integer("seed", seed, 0)
+    first = _integer("first_image", first_image, 0)
+    images = range(first, first + n_images)
     height, width = _pair(size)
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise InvalidOption(f"path={str(path)!r} is a file; the sample dataset needs a folder")
     _check_ours(folder / FOLDER / HDF5_NAME)
-    shape = (sum(len(_Picture(index, seed).rows) for index in range(n_images)), height, width)
+    shape = (sum(len(_Picture(index, seed).rows) for index in images), height, width)
     chunk_shape = _chunk_shape(chunks, shape)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with (
@@ -105,7 +110,7 @@ def sample_dataset(
         _replacing(folder / FOLDER / CSV_NAME) as table,
     ):
         rows: list[_Row] = []
-        _write_masks(hdf5, _drawn(n_images, seed, shape, rows), shape, chunk_shape)
+        _write_masks(hdf5, _drawn(images, seed, shape, rows), shape, chunk_shape)
         if shuffled:
             order = np.random.default_rng([seed, n_images]).permutation(len(rows))
             rows = [rows[position] for position in order]
@@ -178,12 +183,12 @@ def _ranked(painting: Painting, rng: np.random.Generator) -> list[_Detection]:
 
 
 def _drawn(
-    n_images: int, seed: int, shape: tuple[int, int, int], rows: list[_Row]
+    images: range, seed: int, shape: tuple[int, int, int], rows: list[_Row]
 ) -> Iterator[Packed]:
     """Yield the masks in row order, eight pixels a byte, and append a row for each."""
     _, height, width = shape
     whole = np.ones((height, width), dtype=np.bool_)
-    for index in range(n_images):
+    for index in images:
         picture = _Picture(index, seed)
         masks = [_packed(mask) for mask in picture.painting.masks(height, width)]
         for found in picture.rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,24 +11,30 @@ import numpy as np
 
 from maskcube.codec import STEPS_LEVEL, ZSTD_LEVEL
 from maskcube.layout import DIMS, Layout
-from maskcube.manifest import Piece
+from maskcube.manifest import Piece, crc_of, sealed
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.core.buffer import Buffer
 
 __all__ = [
     "COORDINATES",
     "MASKS",
     "MASK_ATTRIBUTES",
     "OFFSETS",
+    "ROOT",
     "RUNS",
     "STEPS",
     "Coordinate",
     "build",
+    "description_crc",
     "is_native",
     "shard_key",
     "value_bytes",
 ]
+
+ROOT = "zarr.json"
+"""Key of the root metadata: with it a group is there, without it there is none."""
 
 MASKS = "masks"
 
@@ -109,6 +116,8 @@ def shard_key(shard: int) -> str:
     return f"{MASKS}/c/{shard}/0/0"
 
 
+_COPIES = "consolidated_metadata"
+
 _KEYS = {"name": "default", "configuration": {"separator": "/"}}
 
 
@@ -184,10 +193,10 @@ def build(
         Steps in a chunk.
     attributes : callable
         Gives the root attributes when told the size and checksum of each coordinate's chunk, and
-        of that of the offsets.
+        of that of the offsets. The block ``maskcube`` among them is given the checksums of the
+        metadata of all arrays, and sealed.
     """
     import zarr
-    from zarr.core.buffer import Buffer
     from zarr.storage import MemoryStore
 
     written: dict[str, Buffer] = {}
@@ -199,12 +208,28 @@ def build(
     _create_runs(group, offsets, chunk_steps)
     whole = [*coordinates, OFFSETS]
     pieces = {name: Piece.of(written[f"{name}/c/0"].to_bytes()) for name in whole}
-    group.attrs.update(attributes(pieces))
+    found = dict(attributes(pieces))
+    found["maskcube"] = sealed({**found["maskcube"], "metadata": _descriptions(written)})
+    group.attrs.update(found)
     with warnings.catch_warnings():
         # Not in the specification yet; without it plain https shows an empty group.
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(store)
     return {key: buffer.to_bytes() for key, buffer in written.items()}
+
+
+def description_crc(metadata: Mapping[str, Any]) -> int:
+    """Return the checksum of an array's or group's Zarr metadata, without copies of others'."""
+    return crc_of({key: value for key, value in metadata.items() if key != _COPIES})
+
+
+def _descriptions(written: Mapping[str, Buffer]) -> dict[str, int]:
+    suffix = "/zarr.json"
+    return {
+        key.removesuffix(suffix): description_crc(json.loads(data.to_bytes()))
+        for key, data in written.items()
+        if key.endswith(suffix)
+    }
 
 
 def _create_masks(group: zarr.Group, layout: Layout) -> None:

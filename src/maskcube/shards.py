@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from maskcube.codec import DamagedBytes, decode_chunk, index_bytes, unpack_index
 from maskcube.encoded import EncodedShard, merged_ranges
-from maskcube.errors import CorruptMask
+from maskcube.errors import CorruptMask, CorruptStore
 from maskcube.layout import Layout
 from maskcube.manifest import Piece
 from maskcube.objects import Objects
@@ -78,8 +78,9 @@ class ShardReader:
     def __init__(self, store: MaskStore) -> None:
         self.layout: Layout = store.layout
         self._objects: Objects = store.objects
-        self._identity = store.identity
-        self._lengths = np.array([piece.length for piece in store.manifest.shards], np.int64)
+        self._edition = store.edition
+        # Small where it is pickled: a tuple of pieces would be ten times as large.
+        self._pieces = np.array(store.manifest.shards, np.int64).reshape(-1, 2)
         self.runs = None if store.manifest.runs is None else RunReader(store)
         self._start_empty()
 
@@ -201,7 +202,9 @@ class ShardReader:
             shard, slot = divmod(row, self.layout.shard_masks)
             wanted.setdefault(shard, []).append(slot)
         if self._objects.has_cheap_ranges:
-            return {shard: self._fetch_ranges(shard, slots) for shard, slots in wanted.items()}
+            found = {shard: self._fetch_ranges(shard, slots) for shard, slots in wanted.items()}
+            self._edition.check_cheaply()
+            return found
         fetched = spread(lambda asked: self._fetch_whole(*asked), list(wanted.items()), _REQUESTS)
         return dict(zip(wanted, fetched, strict=True))
 
@@ -218,7 +221,7 @@ class ShardReader:
 
     def _fetch_whole(self, shard: int, slots: list[int]) -> EncodedShard:
         """Fetch a shard with one request, or find it among those that were kept."""
-        length = int(self._lengths[shard])
+        length = int(self._pieces[shard, 0])
         if length > _MOST_WHOLE_BYTES:
             return self._fetch_ranges(shard, slots)
         with self._lock:
@@ -230,6 +233,9 @@ class ShardReader:
                     self._shards.move_to_end(shard)
                     return self._shards[shard][0]
             data = self._get(shard, 0, length, slots)
+            if Piece.of(data) != tuple(self._pieces[shard]):
+                # Of another store, or damaged: then the masks that are whole can still be read.
+                self._edition.check()
             try:
                 found = EncodedShard.whole(data, self.layout, shard)
             except DamagedBytes as error:
@@ -251,7 +257,7 @@ class ShardReader:
         if found is not None:
             return found
         size = index_bytes(self.layout.shard_masks)
-        body = int(self._lengths[shard]) - size
+        body = int(self._pieces[shard, 0]) - size
         if body < 0:
             raise self._corrupt(shard, slots, "it is too short for an index")
         data = self._get(shard, body, size, slots)
@@ -265,7 +271,10 @@ class ShardReader:
         return index
 
     def _get(self, shard: int, start: int, length: int, slots: list[int]) -> bytes:
-        data = self._objects.get(shard_key(shard), start, length)
+        try:
+            data = self._objects.get(shard_key(shard), start, length)
+        except CorruptStore as error:
+            raise self._corrupt(shard, slots, str(error)) from error
         if data is None:
             raise self._corrupt(shard, slots, "it is missing")
         if len(data) < length:
@@ -273,6 +282,8 @@ class ShardReader:
         return data
 
     def _corrupt(self, shard: int, slots: list[int], found: str) -> CorruptMask:
+        """Return the error for some masks; raises another one if the store is another one."""
+        self._edition.check()
         first = self.layout.shard_rows(shard).start
         rows = [first + slot for slot in sorted(set(slots))]
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
@@ -283,10 +294,10 @@ class ShardReader:
         )
 
     def __dask_tokenize__(self) -> tuple[str, str, Piece]:
-        return type(self).__name__, self._objects.location, self._identity
+        return type(self).__name__, self._objects.location, self._edition.identity
 
     def __reduce__(self) -> tuple[Callable[..., ShardReader], tuple[dict[str, Any]]]:
-        kept = ("layout", "runs", "_objects", "_identity", "_lengths")
+        kept = ("layout", "runs", "_objects", "_edition", "_pieces")
         return _unpickled, ({name: self.__dict__[name] for name in kept},)
 
 
@@ -295,7 +306,7 @@ _unpickled_readers: WeakValueDictionary[tuple[str, Piece], ShardReader] = WeakVa
 
 def _unpickled(state: dict[str, Any]) -> ShardReader:
     """Return the reader of this state that is in this process already, or a new one."""
-    key = state["_objects"].location, state["_identity"]
+    key = state["_objects"].location, state["_edition"].identity
     reader = _unpickled_readers.get(key)
     if reader is None:
         reader = ShardReader.__new__(ShardReader)

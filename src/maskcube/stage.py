@@ -1,62 +1,119 @@
 """A store under construction: built beside its place and moved there when it is complete.
 
-On a local disk a store is built in ``<name>.partial`` and renamed. Elsewhere there is no rename: it
-is built in place, and is no store until its root ``zarr.json`` is written, last of all.
+On a local disk a store is built in ``<name>.partial`` and takes its place in one step. Elsewhere
+nothing can be moved: see `maskcube.direct`.
+
+A stage goes through `recover`, `prepare`, what is written to its objects, `promote`, `clean`; and
+what an earlier run has left, killed wherever it was, is one of these states too.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from maskcube.direct import DirectStage
+from maskcube.disk import Lock, advise, exchange, flush, make_folder
 from maskcube.errors import MaskcubeError, NotAMaskStore, StoreExists
-from maskcube.objects import WORK, Folder, Objects, StoreLike, folder_path, open_objects
+from maskcube.manifest import Piece
+from maskcube.objects import (
+    PLAN,
+    WORK,
+    Folder,
+    Objects,
+    StoreLike,
+    folder_path,
+    open_objects,
+    partial_path,
+)
+from maskcube.schema import ROOT
+from maskcube.store import MaskStore
 
-__all__ = ["PLAN", "ROOT", "Stage", "open_stage", "partial_path"]
-
-PLAN = f"{WORK}/plan.json"
-"""Key of the plan of an unfinished conversion."""
+__all__ = ["Stage", "open_stage"]
 
 _REPLACING = f"{WORK}/replacing.json"
-"""Key of the mark that an old store is being deleted where nothing can be renamed."""
-
-ROOT = "zarr.json"
-"""Key of the root metadata: with it a group is there, without it there is none."""
+"""Key of the mark that says which store this one takes the place of."""
 
 
 class Stage(AbstractContextManager["Stage"], Protocol):
-    """A store under construction; leaving its context lets others build there again."""
+    """A store under construction; leaving its context lets others write there again."""
 
     location: str
     """Where the store will be, for messages."""
     objects: Objects
     """Where to write."""
+    place: Objects
+    """Where it will be found then."""
+
+    def recover(self) -> bool:
+        """Keep others out and end what was begun; whether there is a store that needs `clean`.
+
+        That is what a run leaves that was killed after its store had taken its place: its plan is
+        there then.
+        """
 
     def prepare(self) -> None:
-        """Clear what is in the way; what an unfinished conversion has written stays."""
+        """Clear what is in the way; what an unfinished run with a plan has written stays.
+
+        Raises
+        ------
+        StoreExists
+            When the target is taken.
+        """
+
+    def prepare_revision(self) -> MaskStore:
+        """Return the store that is there, to be changed; what an unfinished run has written stays.
+
+        Raises
+        ------
+        StoreNotFound, IncompleteStore, NotAMaskStore
+            When there is none.
+        """
+
+    def keep(self, key: str) -> None:
+        """Take an object of the store that is changed as it is."""
 
     def promote(self) -> None:
-        """Make the complete store appear at its place."""
+        """Make the complete store appear at its place, instead of the one that is there."""
+
+    def clean(self) -> None:
+        """Delete plan, journal and the store that was replaced."""
 
     def discard(self) -> None:
         """Delete what was written."""
 
 
 class LocalStage:
-    """A store built in a folder beside its place."""
+    """A store built in a folder beside its place.
 
-    def __init__(self, target: Path, *, overwrite: bool) -> None:
+    Parameters
+    ----------
+    target : pathlib.Path
+        Its place.
+    overwrite : bool
+        Whether a mask store that is there may be replaced.
+    revise : bool
+        Whether the store that is there is to be changed.
+    """
+
+    def __init__(self, target: Path, *, overwrite: bool, revise: bool = False) -> None:
         self.target = target
         self.location = str(target)
         self.partial = partial_path(target)
+        self.place: Objects = Folder(target)
         self.objects: Objects = Folder(self.partial)
         self._overwrite = overwrite
+        self._revise = revise
         self._replaced = self.partial / WORK / "replaced"
-        self._lock = _Lock(target.with_name(f".{target.name}.maskcube-lock"), self.location)
-        self._check_target()
+        self._lock = Lock(target.with_name(f".{target.name}.maskcube-lock"), self.location)
+        if not (target / WORK).exists() and not self._replaced.exists():
+            # Before a file is made. What was killed while moving is looked at later.
+            self._lock.tidy()
+            self._check_target()
 
     def _check_target(self) -> None:
         if not _is_movable(self.target):
@@ -65,153 +122,124 @@ class LocalStage:
             raise StoreExists(
                 f"{self.partial} is not of an unfinished conversion, and would be in its way"
             )
-        if not _taken(self.target):
-            return
-        if self._overwrite:
+        if self._revise:
+            MaskStore(self.place)
+        elif not _taken(self.target):
+            pass
+        elif self._overwrite:
             _check_replaceable(self.target)
         else:
             raise StoreExists(f"{self.target} exists{_advice(Folder(self.target))}")
 
-    def prepare(self) -> None:
-        """Keep other processes out, and delete a folder that was left without a plan."""
-        self.target.parent.mkdir(parents=True, exist_ok=True)
+    def recover(self) -> bool:
+        """Keep other processes out, and end what was killed between two renames."""
+        if not self._revise:
+            make_folder(self.target.parent)
         self._lock.acquire()
         if self._replaced.exists() and not self.target.exists():
-            # An earlier run was killed between the two renames.
             self._replaced.rename(self.target)
+        if not (self.target / WORK).is_dir():
+            return False
+        if self.place.get(PLAN) is None:
+            self.clean()
+            return False
+        self._put_away()
+        return True
+
+    def prepare(self) -> None:
+        """Check the place again, and delete a folder that was left without a plan."""
         # Another process may have finished while this one was waiting to begin.
         self._check_target()
         if self.objects.get(PLAN) is None:
             self.discard()
 
+    def prepare_revision(self) -> MaskStore:
+        """Return the store at the place; delete a folder that was left without a plan."""
+        self.prepare()
+        return MaskStore(self.place)
+
+    def keep(self, key: str) -> None:
+        """Let an object's file be in the new store too: no file is ever written to again."""
+        place = self.partial / key
+        if place.exists():
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            place.hardlink_to(self.target / key)
+            return
+        # Not every disk has links.
+        self.objects.put(key, (self.target / key).read_bytes())
+
     def promote(self) -> None:
-        """Flush the folders to the disk and rename; the old store and the journal go last."""
+        """Flush the folders to the disk, and exchange them with what is there."""
         for folder, _, _ in os.walk(self.partial):
-            _flush(Path(folder))
-        if self.target.exists():
+            flush(Path(folder))
+        old = self.place.get(ROOT)
+        if old is not None:
+            self.objects.put(_REPLACING, json.dumps(Piece.of(old)).encode())
+            if exchange(self.partial, self.target):
+                # Killed here, the new store says which one is to be put away.
+                self._put_away()
+                flush(self.target.parent)
+                return
             self.target.rename(self._replaced)
         # Killed here, plan and old store are in the folder: the same command goes on.
         self.partial.rename(self.target)
-        _flush(self.target.parent)
-        shutil.rmtree(self.target / WORK, ignore_errors=True)
+        flush(self.target.parent)
+
+    def _put_away(self) -> None:
+        """Move the store that was replaced to where it will be deleted."""
+        mark, old = self.place.get(_REPLACING), self.objects.get(ROOT)
+        if mark is not None and old is not None and json.loads(mark) == list(Piece.of(old)):
+            self.partial.rename(self.target / WORK / "replaced")
+
+    def clean(self) -> None:
+        """Delete what is not of the store, the plan last."""
+        with suppress(FileNotFoundError):
+            _remove(self.target / WORK, last=Path(PLAN).name)
 
     def discard(self) -> None:
-        """Delete the folder; the target stays as it is."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+        """Delete the folder, its plan last; the target stays as it is."""
+        with suppress(FileNotFoundError):
+            _remove(self.partial, last=WORK)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Let others write, and say what to do if the system could not."""
         self._lock.release()
-
-
-class DirectStage:
-    """A store built in its place, where nothing can be renamed."""
-
-    def __init__(self, objects: Objects, *, overwrite: bool) -> None:
-        self.objects = objects
-        self.location = objects.location
-        if objects.get(ROOT) is not None:
-            if not overwrite:
-                raise StoreExists(f"{objects.location} holds a Zarr group{_advice(objects)}")
-            _check_mask_store(objects)
-        elif not self._begun() and next(iter(objects.keys()), None) is not None:
-            raise StoreExists(f"{objects.location} is not empty, and what it holds is no store")
-
-    def _begun(self) -> bool:
-        return any(self.objects.get(key) is not None for key in (PLAN, _REPLACING))
-
-    def prepare(self) -> None:
-        """Delete the store that is to be replaced, its root first: then none can open it."""
-        replacing = self.objects.get(_REPLACING) is not None
-        if replacing or self.objects.get(ROOT) is not None:
-            # Killed from here on, the same command goes on deleting.
-            self.objects.put(_REPLACING, b"{}")
-            self.objects.delete(ROOT)
-            for key in list(self.objects.keys()):
-                if not key.startswith(f"{WORK}/"):
-                    self.objects.delete(key)
-            self.discard()
-
-    def promote(self) -> None:
-        """Delete the journal: the root metadata, written last, has made the store."""
-        self.objects.delete(WORK)
-
-    def discard(self) -> None:
-        """Delete what was written."""
-        self.objects.delete("")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: nothing is held."""
-
-
-class _Lock:
-    """Held by the one process that builds a store; the system frees it when that process ends."""
-
-    def __init__(self, path: Path, location: str) -> None:
-        self.path = path
-        self.location = location
-        self._descriptor: int | None = None
-
-    def acquire(self) -> None:
-        """Take the lock, or refuse when another process has it."""
-        import fcntl
-
-        while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever had it may have deleted the file in between: then it locks nothing.
-                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
-                    self._descriptor = descriptor
-                    return
-            except BlockingIOError:
-                os.close(descriptor)
-                raise StoreExists(
-                    f"another process is converting to {self.location}: let it finish"
-                ) from None
-            except FileNotFoundError:
-                pass
-            except OSError:
-                # Some network disks have no locks: there, nobody else must convert to this place.
-                self._descriptor = descriptor
-                return
-            os.close(descriptor)
-
-    def release(self) -> None:
-        """Give the lock back."""
-        if self._descriptor is not None:
-            self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
+        advise(error, self.location)
 
 
 def open_stage(
-    store: StoreLike, *, overwrite: bool, storage_options: dict[str, Any] | None = None
+    store: StoreLike,
+    *,
+    overwrite: bool = False,
+    revise: bool = False,
+    storage_options: dict[str, Any] | None = None,
 ) -> Stage:
-    """Return the stage on which a store is built; writes nothing yet.
+    """Return the stage on which a store is built or changed; writes nothing yet.
 
     Raises
     ------
     StoreExists
-        When something is at the target and `overwrite` is false.
+        When something is at the target, and it is to be neither replaced nor changed.
     NotAMaskStore
         When `overwrite` is true and what is at the target is no mask store.
     """
     objects = open_objects(store, storage_options, read_only=False)
     path = folder_path(store)
-    if path is None:
-        return DirectStage(objects, overwrite=overwrite)
-    return LocalStage(path.absolute(), overwrite=overwrite)
-
-
-def partial_path(target: Path) -> Path:
-    """Return where a local store is built before it is moved to `target`."""
-    return target.with_name(f"{target.name}.partial")
+    if path is not None:
+        # A link to a store stays a link to the changed one.
+        target = path.resolve() if revise else path.absolute()
+        return LocalStage(target, overwrite=overwrite, revise=revise)
+    # With a plan beside it, it may be what the same conversion has left.
+    if not revise and objects.get(ROOT) is not None and objects.get(PLAN) is None:
+        if not overwrite:
+            raise StoreExists(f"{objects.location} holds a Zarr group{_advice(objects)}")
+        _check_mask_store(objects)
+    return DirectStage(objects, overwrite=overwrite, revise=revise)
 
 
 def _is_movable(target: Path) -> bool:
@@ -243,20 +271,19 @@ def _check_replaceable(target: Path) -> None:
 
 def _check_mask_store(objects: Objects) -> None:
     """Raise unless a mask store is there: nothing else may be deleted by overwriting."""
-    from maskcube.store import read_manifest
-
     try:
-        read_manifest(objects)
+        MaskStore(objects)
     except MaskcubeError as error:
         raise NotAMaskStore(
             f"{objects.location} is no mask store, and overwrite=True replaces only mask stores"
         ) from error
 
 
-def _flush(folder: Path) -> None:
-    """Flush a folder's entries to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove(folder: Path, *, last: str) -> None:
+    """Delete a folder, one of its entries last: killed before, it can still be told what it is."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    folder.rmdir()

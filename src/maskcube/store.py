@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskcube.codec import DamagedBytes, decode_chunk
+from maskcube.edition import Edition
 from maskcube.errors import (
     CorruptStore,
     IncompleteStore,
@@ -17,18 +18,31 @@ from maskcube.errors import (
     StoreNotFound,
     listed,
 )
-from maskcube.journal import progress_of
 from maskcube.layout import Layout
-from maskcube.manifest import Manifest, Piece
-from maskcube.objects import Folder, Objects, StoreLike, open_objects
-from maskcube.schema import COORDINATES, MASKS, is_native, value_bytes
-from maskcube.stage import ROOT, partial_path
+from maskcube.manifest import CONVERT, Manifest, Piece
+from maskcube.objects import (
+    ENTRIES,
+    PLAN,
+    WORK,
+    Folder,
+    Objects,
+    StoreLike,
+    get_at_most,
+    open_objects,
+    partial_path,
+)
+from maskcube.schema import COORDINATES, MASKS, ROOT, is_native, value_bytes
 from maskcube.texts import Texts
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["MaskStore", "name_of", "read_manifest"]
+__all__ = ["MOST_METADATA_BYTES", "MaskStore", "name_of", "parsed_metadata", "read_manifest"]
+
+MOST_METADATA_BYTES = 2**25
+"""Of the root: 44 kB for 24,011 masks, and 7 bytes a mask where the CSV was not sorted."""
+
+_ZARR_FORMAT = 3
 
 
 class MaskStore:
@@ -47,8 +61,8 @@ class MaskStore:
         Root attributes, the manifest's block included.
     arrays : dict
         Zarr metadata of each array, by name, from the consolidated metadata.
-    identity : Piece
-        Size and checksum of the root metadata, in which those of every other piece stand.
+    edition : Edition
+        Tells whether another store has taken its place since.
 
     Raises
     ------
@@ -58,7 +72,9 @@ class MaskStore:
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
-        root, self.identity = _read_root(objects)
+        stamp = objects.stamp(ROOT)
+        root, identity = _read_root(objects)
+        self.edition = Edition(objects, identity, stamp)
         self.attributes: dict[str, Any] = root["attributes"]
         self.manifest = Manifest.from_json(self.attributes.get("maskcube"), objects.location)
         self.arrays = _arrays(root, objects.location)
@@ -143,6 +159,7 @@ class MaskStore:
             ) from error
         # Plain zarr shows what is missing as zeros and empty texts.
         if found != self.manifest.values.get(name):
+            self.edition.check()
             raise CorruptStore(
                 f"{self.location}: coordinate {name!r} was rewritten, and its values are not those"
                 " that were converted"
@@ -150,42 +167,30 @@ class MaskStore:
         return values
 
     def zarr_array(self, name: str) -> zarr.Array[Any]:
-        """Return an array as plain zarr opens it; reads its metadata only.
+        """Return an array as plain zarr has it, by the root's copy of its metadata; reads nothing.
 
         Raises
         ------
         NotAMaskStore
-            When zarr cannot open it.
+            When zarr cannot open it, or its chunks could be of any size.
         """
-        import zarr
-
         try:
-            array = zarr.open_array(self.objects.zarr_store(), path=name, mode="r", zarr_format=3)
+            from maskcube.guarded import guarded_array
+
+            return guarded_array(self.objects.zarr_store(), name, self.arrays[name])
         except Exception as error:  # zarr raises whatever it likes
             raise NotAMaskStore(
                 f"{self.location}: array {name!r} is not as a conversion writes it, and zarr cannot"
                 f" open it: {error}"
             ) from error
-        if list(array.shape) != self.arrays[name]["shape"]:
-            raise NotAMaskStore(
-                f"{self.location}: array {name!r} has shape {array.shape} by its own metadata, and"
-                f" {self.arrays[name]['shape']} by the root's"
-            )
-        return array
 
     def corrupt(self, name: str, found: DamagedBytes) -> CorruptStore:
         """Return the error of a coordinate whose bytes are not what the codecs wrote."""
         return CorruptStore(f"{self.location}: coordinate {name!r} {found}")
 
     def _coordinate_bytes(self, name: str) -> bytes:
-        data = self.objects.get(f"{name}/c/0")
-        if data is None:
-            raise CorruptStore(f"{self.location}: coordinate {name!r} is missing")
-        if Piece.of(data) != self.manifest.coordinates.get(name):
-            raise CorruptStore(
-                f"{self.location}: coordinate {name!r}: size or checksum is not the recorded one"
-            )
-        return data
+        piece = self.manifest.coordinates.get(name)
+        return self.edition.get(f"{name}/c/0", piece, f"coordinate {name!r}")
 
 
 def name_of(objects: Objects, row: int) -> str:
@@ -211,41 +216,74 @@ def read_manifest(objects: Objects) -> Manifest:
 
 def _read_root(objects: Objects) -> tuple[dict[str, Any], Piece]:
     """Return the parsed root metadata of a Zarr format 3 group, and its checksum."""
-    data = objects.get(ROOT)
+    data = get_at_most(objects, ROOT, MOST_METADATA_BYTES)
     if data is None:
         raise _nothing_there(objects)
+    root = parsed_metadata(data)
+    is_group = root.get("node_type") == "group" and root.get("zarr_format") == _ZARR_FORMAT
+    if not is_group or not isinstance(root.get("attributes"), dict):
+        raise NotAMaskStore(
+            f"{objects.location}: {ROOT} is no metadata of a Zarr group of format {_ZARR_FORMAT}"
+        )
+    return root, Piece.of(data)
+
+
+def parsed_metadata(data: bytes) -> dict[str, Any]:
+    """Return Zarr metadata as a dict; an empty one if the bytes are anything else."""
     try:
-        root = json.loads(data)
-        is_group = root["node_type"] == "group" and isinstance(root.get("attributes"), dict)
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        is_group = False
-    if not is_group:
-        raise NotAMaskStore(f"{objects.location}: {ROOT} is no metadata of a Zarr group")
-    return dict(root), Piece.of(data)
+        found = json.loads(data, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError, MemoryError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # Readers differ in which one they take.
+        raise ValueError("a name stands twice in it")
+    return found
 
 
 def _nothing_there(objects: Objects) -> StoreNotFound | IncompleteStore | NotAMaskStore:
     """Tell a conversion that was interrupted from a wrong path."""
-    building = [objects]
+    building, something = [objects], None
     if isinstance(objects, Folder) and objects.path.name:
         building.append(Folder(partial_path(objects.path)))
     for place in building:
-        progress = progress_of(place)
-        if progress is not None:
-            done, every = progress
-            return IncompleteStore(
-                f"{objects.location}: half a conversion, {done} of {every} shards:"
-                " run the same conversion again to finish it"
-            )
-    if next(iter(objects.keys()), None) is not None:
+        unfinished = _unfinished(place)
+        if unfinished is not None:
+            return IncompleteStore(f"{objects.location}: {unfinished}")
+    with suppress(CorruptStore):  # plain https cannot list
+        something = next(iter(objects.keys()), None)
+    if something is not None:
         return NotAMaskStore(f"{objects.location} has no {ROOT}: no Zarr group of format 3")
     return StoreNotFound(f"no mask store at {objects.location}; make one with maskcube.convert")
+
+
+def _unfinished(objects: Objects) -> str | None:
+    """Say how far a conversion, or a change of a store, has come; None when there is none."""
+    plan = objects.get(PLAN)
+    if plan is None and next(iter(objects.keys(f"{WORK}/")), None) is None:
+        return None
+    try:
+        found = json.loads(plan or b"")
+        action, n_shards = found["action"], Layout(**found["layout"]).n_shards
+    except (ValueError, RecursionError, KeyError, TypeError, ZeroDivisionError):
+        return "an unfinished conversion or change: run the same again to finish it"
+    if action != CONVERT:
+        return f"an unfinished {action}: run it again to finish it"
+    n_finished = sum(1 for _ in objects.keys(f"{ENTRIES}/"))
+    return (
+        f"half a conversion, {n_finished} of {n_shards} shards:"
+        " run the same conversion again to finish it"
+    )
 
 
 def _arrays(root: dict[str, Any], location: str) -> dict[str, Any]:
     consolidated = root.get("consolidated_metadata") or {}
     arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
-    if not isinstance(arrays, dict):
+    if not isinstance(arrays, dict) or consolidated.get("kind") != "inline":
         raise NotAMaskStore(f"{location} has no consolidated metadata: not written by a conversion")
     return arrays
 
@@ -256,6 +294,7 @@ def _check_arrays(arrays: dict[str, Any], layout: Layout, location: str) -> None
         name: (coordinate.dtype, [layout.n_masks]) for name, coordinate in COORDINATES.items()
     }
     expected[MASKS] = ("uint8", list(layout.shape))
+    # Others may be there too: nothing of theirs is read, and no name becomes a path.
     faults = [
         name
         for name, (dtype, shape) in expected.items()

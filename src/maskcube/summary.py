@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from maskcube.manifest import APPEND
 from maskcube.objects import StoreLike
 from maskcube.store import MaskStore
 
@@ -41,6 +42,8 @@ class StoreInfo:
     """When the conversion began, UTC."""
     source: dict[str, Any]
     """The HDF5 and the CSV that it is from."""
+    revisions: list[dict[str, Any]]
+    """What was appended and updated since, and when."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain JSON types."""
@@ -60,6 +63,7 @@ class StoreInfo:
             f" and {self.run_bytes / 1e6:,.1f} MB of runs\n"
             f"  from {files[0]}\n   and {files[1]}\n"
             f"  by {self.generator}, {self.created}, format_version {self.format_version}"
+            f"{''.join(map(_told, self.revisions))}"
         )
 
 
@@ -101,7 +105,21 @@ def info(store: StoreLike, *, storage_options: dict[str, Any] | None = None) -> 
         generator=manifest.generator,
         created=manifest.created,
         source=_without_order(manifest.source),
+        revisions=[
+            {**each, "source": _without_order(each["source"])} if "source" in each else dict(each)
+            for each in manifest.revisions
+        ],
     )
+
+
+def _told(revision: dict[str, Any]) -> str:
+    """Say on a line of its own what was changed."""
+    if revision["action"] == APPEND:
+        file = revision["source"]["masks"]
+        what = f"masks from row {revision['first_row']:,} on appended from {file['file']}"
+    else:
+        what = f"mask {revision['row']:,} updated"
+    return f"\n  {what} by {revision['generator']}, {revision['created']}"
 
 
 def _without_order(source: Mapping[str, Any]) -> dict[str, Any]:

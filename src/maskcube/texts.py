@@ -109,7 +109,7 @@ class Texts:
 
     def _located(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]] | None:
         """Return where each text begins and its size in bytes; None if they are not that plain."""
-        zeros = _zeros(self._raw)
+        zeros = _zeros(self._raw, 3 * self._n_texts)
         if not self._n_texts or len(zeros) != 3 * self._n_texts:
             return None
         first, second, third = zeros.reshape(-1, 3).T
@@ -155,13 +155,19 @@ class Texts:
         return texts
 
 
-def _zeros(raw: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Return where the bytes are 0, but for the first four: positions, ascending."""
-    found = [
-        (np.flatnonzero(raw[begin : begin + _BLOCK_BYTES] == 0) + begin).astype(np.int32)
-        for begin in range(_LENGTH_BYTES, len(raw), _BLOCK_BYTES)
-    ]
-    return np.concatenate(found) if found else np.empty(0, np.int32)
+def _zeros(raw: NDArray[np.uint8], most: int) -> NDArray[np.int32]:
+    """Return where the bytes are 0, but for the first four: positions, ascending.
+
+    None at all if there are more than `most`: they would take four times the bytes.
+    """
+    found, n_found = [np.empty(0, np.int32)], 0
+    for begin in range(_LENGTH_BYTES, len(raw), _BLOCK_BYTES):
+        zeros = (np.flatnonzero(raw[begin : begin + _BLOCK_BYTES] == 0) + begin).astype(np.int32)
+        found.append(zeros)
+        n_found += len(zeros)
+        if n_found > most:
+            return found[0]
+    return np.concatenate(found)
 
 
 def _runs(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -11,34 +11,33 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from maskcube.boundaries import boundaries_of
 from maskcube.codec import DamagedBytes, checksum, decode_chunk
+from maskcube.comparison import Found, column_or_none, compare
 from maskcube.encoded import EncodedShard
-from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError, listed
-from maskcube.layout import Block, block_rows, blocks, worker_count
+from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError
+from maskcube.integrity import description_faults, has_runs
+from maskcube.layout import Block, worker_count
 from maskcube.manifest import Piece
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
-from maskcube.ragged import RunReader, Runs
+from maskcube.ragged import RunReader, RunScan
 from maskcube.readers import StoreReader, open_reader
-from maskcube.schema import COORDINATES, MASKS, OFFSETS, RUNS, STEPS, shard_key
-from maskcube.slabs import Slab, StrayPixels, held_bytes, open_slab
+from maskcube.schema import COORDINATES, MASKS, shard_key
 from maskcube.source import MaskSource
 from maskcube.store import MaskStore
 
 __all__ = ["VerificationReport", "verify"]
 
-_Found = tuple[list[str], dict[int, str]]
-"""Faults apart from single masks, and what is wrong with single masks, by row."""
+_MOST_MASK_BYTES = 2**27
+"""Of masks that threads hold decoded."""
 
-_COMPARED_MASKS = 8
-"""Masks that a thread compares with the source before it asks for more."""
+_MOST_SHARD_BYTES = 2**26
+"""Larger shards are read in parts; those of the dataset are 80 kB."""
 
-_MOST_BYTES = 2**30
-"""What reading the source may take; fewer masks are read at a time where a HDF5 chunk has many."""
+_PART_BYTES = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,16 +116,19 @@ def verify(
     """
     started = time.monotonic()
     opened = MaskStore.open(store, storage_options)
-    threads = worker_count(workers)
+    # Where masks are huge, fewer at a time.
+    threads = min(worker_count(workers), max(1, _MOST_MASK_BYTES // opened.layout.mask_bytes))
     total = opened.layout.n_masks * (1 if source is None else 2)
     with mask_bar(total, "verifying", show=progress) as bar:
-        faults = _check_pieces(opened)
+        faults = description_faults(opened)
+        more_faults, columns = _check_coordinates(opened)
+        faults += more_faults
         with ThreadPoolExecutor(threads) as pool:
-            checked = [_check_shards(opened, pool, bar.update)]
+            checked = [_check_shards(opened, columns, pool, bar.update)]
             if source is not None:
                 with MaskSource(source, metadata, allow_duplicates=True) as masks:
                     masks.check()
-                    checked.append(_compare(opened, masks, pool, bar.update))
+                    checked.append(compare(opened, masks, pool, bar.update))
                 source = masks.path
     bad: dict[int, str] = {}
     for more_faults, more_bad in checked:
@@ -143,38 +145,18 @@ def verify(
     )
 
 
-def _check_pieces(store: MaskStore) -> list[str]:
-    """Check the coordinates and the arrays' own metadata."""
-    faults = []
+def _check_coordinates(store: MaskStore) -> tuple[list[str], dict[str, NDArray[Any]]]:
+    """Check the coordinates; return those that masks are compared with as far as they are good."""
+    faults: list[str] = []
+    found: dict[str, NDArray[Any]] = {}
     for name in COORDINATES:
         try:
-            store.coordinate(name)
+            values = store.coordinate(name)
         except CorruptStore as error:
             faults.append(str(error))
-    names = [MASKS, *COORDINATES]
-    if _has_runs(store):
-        names += [RUNS, STEPS, OFFSETS]
-    for name in names:
-        data = store.objects.get(f"{name}/zarr.json")
-        try:
-            same = data is not None and _described(json.loads(data)) == _described(
-                store.arrays[name]
-            )
-        except (ValueError, RecursionError, KeyError, AttributeError):
-            same = False
-        if not same:
-            faults.append(f"metadata of {name!r} is missing or not what the root says")
-    return faults
-
-
-def _has_runs(store: MaskStore) -> bool:
-    """Whether the store has runs; where the masks were rewritten, nobody reads any."""
-    return store.manifest.runs is not None and store.is_native(MASKS)
-
-
-def _described(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata of an array or group without the copies of what is below it."""
-    return {key: value for key, value in metadata.items() if key != "consolidated_metadata"}
+        else:
+            found |= {name: values} if name in {"area", "crc32c"} else {}
+    return faults, found
 
 
 class _Expected(NamedTuple):
@@ -182,7 +164,7 @@ class _Expected(NamedTuple):
 
     areas: NDArray[np.int32] | None
     crcs: NDArray[np.uint32] | None
-    runs: Runs | None
+    runs: RunScan | None
 
     def fault(self, row: int, mask: NDArray[np.uint8]) -> str | None:
         """Return what is wrong with the pixels of a mask."""
@@ -190,31 +172,37 @@ class _Expected(NamedTuple):
             return "its pixels' crc32c differs"
         if self.areas is not None and np.count_nonzero(mask) != self.areas[row]:
             return "its area differs"
-        if self.runs is not None:
-            boundaries, offsets = self.runs
-            wanted = boundaries[offsets[row] : offsets[row + 1]]
-            if not np.array_equal(boundaries_of(mask), wanted):
+        try:
+            if self.runs is not None and not self.runs.has(row, boundaries_of(mask)):
                 return "its runs are not those of its pixels"
+        except CorruptStore as error:
+            return str(error)
         return None
 
 
-def _check_shards(store: MaskStore, pool: Executor, told: Callable[[int], object]) -> _Found:
+def _check_shards(
+    store: MaskStore,
+    columns: dict[str, NDArray[Any]],
+    pool: Executor,
+    told: Callable[[int], object],
+) -> Found:
     """Check every shard, and every mask in it."""
     faults: list[str] = []
     bad: dict[int, str] = {}
     runs = None
-    if _has_runs(store):
+    if has_runs(store):
         try:
-            runs = RunReader(store).read(np.arange(store.layout.n_masks))
+            runs = RunScan(RunReader(store))
         except CorruptStore as error:
             faults.append(str(error))
-    expected = _Expected(_column_or_none(store, "area"), _column_or_none(store, "crc32c"), runs)
+    expected = _Expected(columns.get("area"), columns.get("crc32c"), runs)
+    reader = open_reader(store)
 
-    reader = None if store.is_native(MASKS) else open_reader(store)
-
-    def check(shard: int) -> _Found:
-        if reader is not None:
+    def check(shard: int) -> Found:
+        if not store.is_native(MASKS):
             return _check_masks(reader, store.layout.shard_rows(shard), expected)
+        if store.manifest.shards[shard].length > _MOST_SHARD_BYTES:
+            return _check_large_shard(store, reader, shard, expected)
         return _check_shard(store, shard, expected)
 
     for shard, found in enumerate(pool.map(check, range(store.layout.n_shards))):
@@ -224,22 +212,18 @@ def _check_shards(store: MaskStore, pool: Executor, told: Callable[[int], object
     return faults, bad
 
 
-def _column_or_none(store: MaskStore, name: str) -> np.ndarray[Any, Any] | None:
-    """Return a coordinate; None when it is damaged, which is a fault of its own already."""
-    try:
-        return store.coordinate(name)
-    except CorruptStore:
-        return None
-
-
-def _check_shard(store: MaskStore, shard: int, expected: _Expected) -> _Found:
+def _check_shard(store: MaskStore, shard: int, expected: _Expected) -> Found:
     """Compare a shard's bytes with the manifest, and each of its masks with what is said of it."""
     rows = store.layout.shard_rows(shard)
     every = range(rows.start, rows.stop)
-    data = store.objects.get(shard_key(shard))
+    piece = store.manifest.shards[shard]
+    try:
+        data = store.objects.get(shard_key(shard), 0, piece.length + 1)
+    except CorruptStore as error:
+        return [f"shard {shard}: {error}"], dict.fromkeys(every, "it cannot be read")
     if data is None:
         return [f"shard {shard} is missing"], dict.fromkeys(every, "its shard is missing")
-    same = Piece.of(data) == store.manifest.shards[shard]
+    same = Piece.of(data) == piece
     faults = [] if same else [f"shard {shard}: size or checksum is not the recorded one"]
     try:
         found = EncodedShard.whole(data, store.layout, shard)
@@ -259,7 +243,25 @@ def _check_shard(store: MaskStore, shard: int, expected: _Expected) -> _Found:
     return faults, bad
 
 
-def _check_masks(reader: StoreReader, rows: Block, expected: _Expected) -> _Found:
+def _check_large_shard(
+    store: MaskStore, reader: StoreReader, shard: int, expected: _Expected
+) -> Found:
+    """Do as `_check_shard` without holding the shard in memory."""
+    piece, length, crc = store.manifest.shards[shard], 0, 0
+    faults: list[str] = []
+    try:
+        while data := store.objects.get(
+            shard_key(shard), length, min(_PART_BYTES, piece.length + 1 - length)
+        ):
+            length, crc = length + len(data), zlib.crc32(data, crc)
+    except CorruptStore as error:
+        faults.append(f"shard {shard}: {error}")
+    if Piece(length, crc) != piece:
+        faults.append(f"shard {shard}: size or checksum is not the recorded one")
+    return faults, _check_masks(reader, store.layout.shard_rows(shard), expected)[1]
+
+
+def _check_masks(reader: StoreReader, rows: Block, expected: _Expected) -> Found:
     """Compare masks with what is said of them where there are no shards as a conversion writes."""
     bad: dict[int, str] = {}
     for row in range(rows.start, rows.stop):
@@ -272,70 +274,9 @@ def _check_masks(reader: StoreReader, rows: Block, expected: _Expected) -> _Foun
     return [], bad
 
 
-def _compare(
-    store: MaskStore, source: MaskSource, pool: Executor, told: Callable[[int], object]
-) -> _Found:
-    """Compare every pixel and every field with the source."""
-    if source.layout.shape != store.layout.shape:
-        return [f"the source has shape {source.layout.shape}, not {store.layout.shape}"], {}
-    faults = _table_faults(store, source.by_row())
-    bad: dict[int, str] = {}
-    file, reader = source.file, open_reader(store)
-    # The pool's threads are not counted: their buffers are small beside a gibibyte.
-    rows = block_rows(store.layout, file.chunks, held_bytes(file), _MOST_BYTES, workers=1)
-    slab = open_slab(file, rows, normalize=store.manifest.source["normalize"])
-
-    def different(part: Block) -> dict[int, str]:
-        return _different(reader, slab, part)
-
-    for block in blocks(0, store.layout.n_masks, rows):
-        try:
-            slab.load(block, pool)
-            for found in pool.map(different, blocks(block.start, block.stop, _COMPARED_MASKS)):
-                bad |= found
-        except StrayPixels:
-            faults.append(
-                f"masks {block.start} to {block.stop - 1} of the source have pixels other than 0"
-                " and 1, the store has not"
-            )
-        told(len(block))
-    return faults, bad
-
-
-def _different(reader: StoreReader, slab: Slab, part: Block) -> dict[int, str]:
-    """Return the masks of a block whose pixels are not those of the source."""
-    bad: dict[int, str] = {}
-    for row in range(part.start, part.stop):
-        try:
-            found = reader.read(np.array([row]), workers=1)[0]
-        except (CorruptMask, CorruptStore):
-            bad[row] = "it cannot be read"
-        else:
-            if not np.array_equal(found, slab.mask(row)):
-                bad[row] = "its pixels are not those of the source"
-    return bad
-
-
-def _table_faults(store: MaskStore, table: pd.DataFrame) -> list[str]:
-    faults = []
-    for name, coordinate in COORDINATES.items():
-        found = _column_or_none(store, name)
-        if coordinate.column is None or found is None:
-            continue
-        wanted = table[coordinate.column].to_numpy()
-        if found.dtype.kind == "T":
-            differs = found.astype(object) != wanted.astype(object)
-        else:
-            differs = ~((found == wanted) | ((found != found) & (wanted != wanted)))  # noqa: PLR0124 - NaN
-        if differs.any():
-            rows = np.flatnonzero(differs).tolist()
-            faults.append(f"coordinate {name!r} is not that of the source in rows {listed(rows)}")
-    return faults
-
-
 def _named(store: MaskStore, bad: dict[int, str]) -> list[BadMask]:
     """Name the bad masks by their labels, as far as these can be read."""
-    labels = {name: _column_or_none(store, name) for name in ("image", "noun", "instance")}
+    labels = {name: column_or_none(store, name) for name in ("image", "noun", "instance")}
 
     def label(name: str, row: int) -> Any:  # noqa: ANN401 - text or number
         values = labels[name]

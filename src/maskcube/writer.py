@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskcube.boundaries import steps_of
 from maskcube.codec import checksum, encode_mask, encode_steps, pack_shard
@@ -18,7 +19,7 @@ from maskcube.manifest import Piece
 from maskcube.schema import shard_key
 from maskcube.slabs import Slab, open_slab
 
-__all__ = ["EncodedMask", "ShardWriter"]
+__all__ = ["EncodedMask", "ShardWriter", "encoded_mask", "write_shard"]
 
 
 _MASKS_AT_ONCE = 8
@@ -30,7 +31,7 @@ class EncodedMask(NamedTuple):
 
     chunk: bytes
     crc32c: int
-    steps: np.ndarray[Any, np.dtype[Any]]
+    steps: NDArray[Any]
     """Lengths of background and object, in turn, in the smallest integers: where a mask is noise
     they take more than the mask itself."""
 
@@ -52,16 +53,30 @@ class ShardWriter:
         Threads that encode.
     normalize : bool
         Take every pixel but 0 as 1.
+    before : sequence of EncodedMask
+        Masks that stand before those of the source in the first shard that is written.
+    first_row : int
+        Row of the store in which the source's first mask stands.
     """
 
     def __init__(
-        self, file: MaskFile, journal: Journal, block_masks: int, workers: int, *, normalize: bool
+        self,
+        file: MaskFile,
+        journal: Journal,
+        block_masks: int,
+        workers: int,
+        *,
+        normalize: bool,
+        before: Sequence[EncodedMask] = (),
+        first_row: int = 0,
     ) -> None:
         self.file = file
         self.journal = journal
         self.block_masks = block_masks
         self.workers = workers
         self.normalize = normalize
+        self.before = before
+        self.first_row = first_row
 
     @property
     def task_shards(self) -> int:
@@ -74,7 +89,7 @@ class ShardWriter:
         Parameters
         ----------
         span : Block
-            From the first row of a shard to the last row of one.
+            Rows of the store, from the first row of a shard to the last row of one.
         told : callable
             Hears after each shard how many masks it holds.
 
@@ -87,11 +102,11 @@ class ShardWriter:
         """
         layout = self.journal.layout
         shard = span.start // layout.shard_masks
-        held: list[EncodedMask] = []
+        held = list(self.before) if span.start < self.first_row else []
         writing: deque[Future[int]] = deque()
         # Writing is mostly waiting for the disk: whoever does it encodes nothing meanwhile.
         with ThreadPoolExecutor(self.workers) as pool, ThreadPoolExecutor(1) as disk:
-            for encoded in self._encoded(span, pool):
+            for encoded in self._encoded(self._of_source(span), pool):
                 held.append(encoded)
                 if len(held) == len(layout.shard_rows(shard)):
                     writing.append(disk.submit(self._write_shard, shard, held))
@@ -102,19 +117,12 @@ class ShardWriter:
                 told(future.result())
         return len(span)
 
+    def _of_source(self, span: Block) -> Block:
+        """Return the rows of the source that stand in some rows of the store."""
+        return Block(max(0, span.start - self.first_row), span.stop - self.first_row)
+
     def _write_shard(self, shard: int, masks: list[EncodedMask]) -> int:
-        data = pack_shard([mask.chunk for mask in masks], self.journal.layout.shard_masks)
-        self.journal.objects.put(shard_key(shard), data)
-        self.journal.record(
-            shard,
-            Entry(
-                piece=Piece.of(data),
-                areas=[int(mask.steps[1::2].sum()) for mask in masks],
-                crcs=[mask.crc32c for mask in masks],
-                counts=[len(mask.steps) for mask in masks],
-                steps=encode_steps(np.concatenate([mask.steps for mask in masks], dtype=np.int32)),
-            ),
-        )
+        write_shard(self.journal, shard, masks)
         return len(masks)
 
     def _encoded(self, span: Block, pool: Executor) -> Iterator[EncodedMask]:
@@ -136,14 +144,30 @@ class ShardWriter:
             yield from future.result()
 
 
+def write_shard(journal: Journal, shard: int, masks: Sequence[EncodedMask]) -> None:
+    """Put a shard as one object, and then its entry."""
+    data = pack_shard([mask.chunk for mask in masks], journal.layout.shard_masks)
+    entry = Entry(
+        piece=Piece.of(data),
+        areas=[int(mask.steps[1::2].sum()) for mask in masks],
+        crcs=[mask.crc32c for mask in masks],
+        counts=[len(mask.steps) for mask in masks],
+        steps=encode_steps(np.concatenate([mask.steps for mask in masks], dtype=np.int32)),
+    )
+    journal.objects.put(shard_key(shard), data)
+    journal.record(shard, entry)
+
+
+def encoded_mask(mask: NDArray[np.uint8], chunk: bytes | None = None) -> EncodedMask:
+    """Encode a mask, (y, x) uint8 of 0 and 1, unless its chunk is there already."""
+    chunk = encode_mask(mask) if chunk is None else chunk
+    return EncodedMask(chunk, checksum(mask), _smallest(steps_of(mask)))
+
+
 def _encode(slab: Slab, rows: Block) -> list[EncodedMask]:
     """Encode some masks, each while it is still in the processor's cache."""
-    encoded = []
-    for row in range(rows.start, rows.stop):
-        mask = slab.mask(row)
-        encoded.append(EncodedMask(encode_mask(mask), checksum(mask), _smallest(steps_of(mask))))
-    return encoded
+    return [encoded_mask(slab.mask(row)) for row in range(rows.start, rows.stop)]
 
 
-def _smallest(steps: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[Any]]:
+def _smallest(steps: NDArray[np.int32]) -> NDArray[Any]:
     return steps.astype(np.min_scalar_type(steps.max(initial=0)))

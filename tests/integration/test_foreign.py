@@ -185,9 +185,10 @@ class TestCoordinates:
         record = json.loads(path.read_text())
         record["shape"][0] = 250_000_000
         path.write_text(json.dumps(record))
-        with pytest.raises((maskcube.NotAMaskStore, maskcube.CorruptStore), match="250000000"):
-            maskcube.open_masks(store, chunks=None)[name][:3].load()
-        with pytest.raises((maskcube.NotAMaskStore, maskcube.VerificationError)):
+        # The root's copy leads: nothing of that size is allocated.
+        masks = maskcube.open_masks(store, chunks=None)
+        assert len((masks if name == "masks" else masks[name])[:3].load()) == 3
+        with pytest.raises(maskcube.VerificationError, match=f"metadata of '{name}' is missing or"):
             maskcube.verify(store)
 
 

@@ -208,9 +208,9 @@ class TestDamage:
         """Each piece is whole, but they are not those of these pixels."""
         write_source(tmp_path, n_masks=150, seed=5)
         maskcube.convert(tmp_path, tmp_path / "other.zarr", progress=False)
-        runs = maskcube.runs(maskcube.open_masks(tmp_path / "other.zarr"))
+        runs = RunReader(MaskStore.open(tmp_path / "other.zarr"))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(RunReader, "read", lambda _reader, _rows: runs)
+            patch.setattr("maskcube.verification.RunReader", lambda _store: runs)
             with pytest.raises(maskcube.VerificationError, match="runs are not those") as raised:
                 maskcube.verify(small_store)
         assert len(raised.value.masks) > 100

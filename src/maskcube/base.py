@@ -1,0 +1,175 @@
+"""What a store that is changed gives to the new one: entries, encoded masks, columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcube.boundaries import steps_of
+from maskcube.codec import DamagedBytes, checksum, decode_chunk, encode_steps
+from maskcube.commit import Origin
+from maskcube.encoded import EncodedShard
+from maskcube.errors import CorruptMask, NotAMaskStore, listed
+from maskcube.journal import Entry
+from maskcube.layout import Layout
+from maskcube.manifest import APPEND
+from maskcube.ragged import RunReader
+from maskcube.schema import COORDINATES, MASKS, shard_key
+from maskcube.shards import ShardReader
+from maskcube.stage import Stage
+from maskcube.store import MaskStore, name_of
+from maskcube.writer import EncodedMask, encoded_mask
+
+__all__ = [
+    "check_native",
+    "columns_of",
+    "encoded_masks",
+    "kept_entries",
+    "open_base",
+    "revised",
+]
+
+
+def open_base(stage: Stage) -> MaskStore:
+    """Return the store that is changed.
+
+    Raises
+    ------
+    StoreNotFound, IncompleteStore, NotAMaskStore
+        When there is no complete mask store as a conversion writes it.
+    """
+    base = stage.prepare_revision()
+    check_native(base)
+    return base
+
+
+def check_native(store: MaskStore) -> None:
+    """Raise unless a store is as a conversion writes it: anything else is not changed.
+
+    Raises
+    ------
+    NotAMaskStore
+        When arrays of it were rewritten by something else.
+    """
+    rewritten = [name for name in (MASKS, *COORDINATES) if not store.is_native(name)]
+    if rewritten:
+        raise NotAMaskStore(
+            f"{store.location}: {listed(rewritten)} rewritten in other chunks or codecs; only a"
+            " store as convert writes it can be changed: convert the source again"
+        )
+
+
+def columns_of(store: MaskStore) -> dict[str, NDArray[Any]]:
+    """Return the coordinates of a store that are from the CSV, (mask,) each."""
+    return {
+        name: store.coordinate(name)
+        for name, coordinate in COORDINATES.items()
+        if coordinate.column
+    }
+
+
+def kept_entries(store: MaskStore, shards: Iterable[int]) -> dict[int, Entry]:
+    """Return the journal's entries of shards that are in a store already.
+
+    Raises
+    ------
+    CorruptStore
+        When the coordinates or the runs that tell it are damaged.
+    """
+    areas, crcs = store.coordinate("area"), store.coordinate("crc32c")
+    runs = None if store.manifest.runs is None else RunReader(store)
+    offsets = None if runs is None else runs.offsets()
+    chunk_of = None if runs is None else lru_cache(2)(runs.chunk)
+    reader = ShardReader(store)
+    entries = {}
+    for shard in shards:
+        rows = store.layout.shard_rows(shard)
+        every = slice(rows.start, rows.stop)
+        if runs is None or offsets is None or chunk_of is None:
+            # Of a store that is older than the runs.
+            each = reader.each(steps_of, np.arange(rows.start, rows.stop))
+            counts, steps = [len(found) for found in each], np.concatenate(each)
+        else:
+            counts = np.diff(offsets[rows.start : rows.stop + 1]).tolist()
+            steps = runs.steps(int(offsets[rows.start]), int(offsets[rows.stop]), chunk_of)
+        entries[shard] = Entry(
+            piece=store.manifest.shards[shard],
+            areas=areas[every].tolist(),
+            crcs=crcs[every].tolist(),
+            counts=counts,
+            steps=encode_steps(steps),
+        )
+    return entries
+
+
+def encoded_masks(
+    store: MaskStore, shard: int, changed: dict[int, NDArray[np.uint8]] | None = None
+) -> list[EncodedMask]:
+    """Return the masks of a shard as they are encoded, those that are changed anew.
+
+    Parameters
+    ----------
+    store : MaskStore
+        The store that is changed.
+    shard : int
+        Number of the shard.
+    changed : dict of int to numpy.ndarray
+        New masks, (y, x) uint8, by row.
+
+    Raises
+    ------
+    CorruptMask
+        When one of the others is missing or damaged, or not the one that its checksum says.
+    """
+    changed = changed or {}
+    rows = store.layout.shard_rows(shard)
+    crcs = store.coordinate("crc32c")
+    masks: list[EncodedMask] = []
+    try:
+        found = EncodedShard.whole(store.objects.get(shard_key(shard)) or b"", store.layout, shard)
+        for slot, row in enumerate(range(rows.start, rows.stop)):
+            if row in changed:
+                masks.append(encoded_mask(changed[row]))
+            else:
+                masks.append(_checked(found.chunk(slot), store.layout, crcs[row]))
+    except DamagedBytes as error:
+        row = rows.start + len(masks)
+        raise CorruptMask(
+            f"{store.location}: {name_of(store.objects, row)}: {error};"
+            " verify(store, source, repair=True) mends it",
+            [row],
+        ) from error
+    return masks
+
+
+def _checked(chunk: bytes, layout: Layout, crc32c: int) -> EncodedMask:
+    """Return an encoded mask if it is the one that its checksum says."""
+    pixels = np.empty(layout.shape[1:], np.uint8)
+    decode_chunk(chunk, pixels)
+    if checksum(pixels) != crc32c:
+        raise DamagedBytes("its pixels' crc32c differs")
+    return encoded_mask(pixels, chunk)
+
+
+def revised(base: MaskStore, plan: Mapping[str, Any], change: Mapping[str, Any]) -> Origin:
+    """Return the origin of a store with one change more, made by a plan."""
+    manifest = base.manifest
+    when = {"created": plan["created"], "generator": plan["generator"]}
+    what = (
+        f"appended {change['source']['masks']['file']} from row {change['first_row']} on"
+        if change["action"] == APPEND
+        else f"updated mask {change['row']}"
+    )
+    attributes = {name: value for name, value in base.attributes.items() if name != "maskcube"}
+    line = f"{plan['created']} {plan['generator']}: {what}"
+    return Origin(
+        generator=manifest.generator,
+        created=manifest.created,
+        source=manifest.source,
+        attributes={**attributes, "history": f"{attributes.get('history', '')}\n{line}".strip()},
+        revisions=(*manifest.revisions, {**change, **when}),
+    )

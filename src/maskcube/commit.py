@@ -1,0 +1,113 @@
+"""Everything of a store but its shards: coordinates, runs, metadata, and the root, last of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcube.errors import CorruptStore
+from maskcube.journal import Journal
+from maskcube.manifest import Manifest, Piece, RunPieces
+from maskcube.objects import Objects
+from maskcube.ragged import step_chunks, steps_chunk
+from maskcube.schema import OFFSETS, ROOT, build, value_bytes
+
+__all__ = ["Origin", "commit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a store is from, and what its root attributes say beside that."""
+
+    generator: str
+    """Name and version of what wrote the store first."""
+    created: str
+    """When the conversion began, UTC, ISO 8601."""
+    source: Mapping[str, Any]
+    """Names, sizes and SHA-256 of the HDF5 and the CSV, and how they were read."""
+    attributes: Mapping[str, Any]
+    """Root attributes, apart from the manifest."""
+    revisions: tuple[Mapping[str, Any], ...] = field(default=())
+    """What was appended and updated since."""
+
+
+def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin) -> None:
+    """Read every shard back and write all the rest, the root last; it is read back as well.
+
+    Parameters
+    ----------
+    journal : Journal
+        All its shards are finished.
+    columns : mapping of str to numpy.ndarray
+        The coordinates that are from the CSV, (mask,) each.
+    origin : Origin
+        Where they are from.
+
+    Raises
+    ------
+    CorruptStore
+        When something does not read back as it was written.
+    """
+    entries = list(journal.read_back())
+    coordinates = {
+        **columns,
+        "area": np.array([n for entry in entries for n in entry.areas], np.int32),
+        "crc32c": np.array([n for entry in entries for n in entry.crcs], np.uint32),
+    }
+    offsets = np.cumsum([0, *(n for entry in entries for n in entry.counts)], dtype=np.int64)
+    written: dict[str, Piece] = {}
+    counts = [sum(entry.counts) for entry in entries]
+    for key, data in step_chunks(counts, (entry.steps for entry in entries)):
+        journal.objects.put(key, data)
+        written[key] = Piece.of(data)
+    steps = tuple(written.values())
+    chunk_steps = steps_chunk(int(offsets[-1]))
+
+    def attributes(pieces: Mapping[str, Piece]) -> dict[str, Any]:
+        manifest = Manifest(
+            generator=origin.generator,
+            created=origin.created,
+            source=origin.source,
+            layout=journal.layout,
+            counts=_counts(columns),
+            shards=tuple(entry.piece for entry in entries),
+            coordinates={name: pieces[name] for name in coordinates},
+            values={
+                name: Piece.of(value_bytes(name, values)) for name, values in coordinates.items()
+            },
+            runs=RunPieces(int(offsets[-1]), chunk_steps, steps, pieces[OFFSETS]),
+            revisions=origin.revisions,
+        )
+        return {**origin.attributes, "maskcube": manifest.to_json()}
+
+    objects = build(journal.layout, coordinates, offsets, chunk_steps, attributes)
+    root = objects.pop(ROOT)
+    for key, data in objects.items():
+        journal.objects.put(key, data)
+        written[key] = Piece.of(data)
+    _read_back(journal.objects, written)
+    journal.objects.put(ROOT, root)
+    _read_back(journal.objects, {ROOT: Piece.of(root)})
+
+
+def _read_back(objects: Objects, written: Mapping[str, Piece]) -> None:
+    """Compare objects with what was written."""
+    for key, piece in written.items():
+        if Piece.of(objects.get(key) or b"") != piece:
+            raise CorruptStore(
+                f"{objects.location}: {key} does not read back as it was written; run the same"
+                " again"
+            )
+
+
+def _counts(columns: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Return the number of masks, of distinct images and of distinct nouns."""
+    return {
+        "masks": len(columns["image"]),
+        "images": len(set(columns["image"].tolist())),
+        "nouns": len(set(columns["noun"].tolist())),
+    }

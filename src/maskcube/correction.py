@@ -1,0 +1,154 @@
+"""One mask of a store, replaced.
+
+The new store is built beside the old one, whose other shards it shares, and takes its place in one
+step. The same journal as for a conversion makes it resumable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maskcube.base import columns_of, encoded_masks, kept_entries, open_base, revised
+from maskcube.catalog import INDEXED, Catalog
+from maskcube.codec import checksum
+from maskcube.commit import commit
+from maskcube.conversion import finish_earlier
+from maskcube.errors import CorruptMask, InvalidOption, listed
+from maskcube.journal import Journal
+from maskcube.manifest import UPDATE
+from maskcube.objects import StoreLike
+from maskcube.provenance import generator, now
+from maskcube.shards import ShardReader
+from maskcube.stage import Stage, open_stage
+from maskcube.store import MaskStore
+from maskcube.writer import write_shard
+
+__all__ = ["update"]
+
+
+def update(
+    store: StoreLike,
+    image: str,
+    noun: str,
+    instance: int,
+    mask: ArrayLike,
+    *,
+    storage_options: dict[str, Any] | None = None,
+) -> None:
+    """Replace the pixels of one mask; its area, CRC-32C and runs follow.
+
+    Its other coordinates, score and box among them, stay: they are what the detection said. Readers
+    find the old store until the new one is complete; whoever opened the old one is told by
+    `StoreChanged`. Pixels that are there already change nothing.
+
+    Parameters
+    ----------
+    store : path, URL or zarr Store
+        A store that `convert` has written.
+    image : str
+        Its image.
+    noun : str
+        Its noun.
+    instance : int
+        Which one of that noun in that image.
+    mask : array_like
+        (y, x) of the store's size, bool or numbers: 1 where the object is, 0 elsewhere.
+    storage_options : dict, optional
+        For a URL: how to reach it.
+
+    Raises
+    ------
+    LabelNotFound
+        When no mask has that image, noun and instance.
+    InvalidOption
+        When several masks have, or `mask` is no mask of the store's size.
+    StoreNotFound, IncompleteStore, NotAMaskStore
+        When there is no complete mask store as a conversion writes it.
+    StoreExists
+        When another change is unfinished, or another process is writing.
+    CorruptStore
+        When the store is damaged where it must be read.
+
+    Examples
+    --------
+    >>> from maskcube import Segmentations
+    >>> key = "shared_12rep_LAION_cluster_1003_i0.jpg", "hand", 0
+    >>> mask = Segmentations("masks.zarr").get(*key)
+    >>> mask[:500] = 0
+    >>> update("masks.zarr", *key, mask)
+    >>> bool((Segmentations("masks.zarr").get(*key) == mask).all())
+    True
+    """
+    pixels = _pixels(mask)
+    with open_stage(store, revise=True, storage_options=storage_options) as stage:
+        plan = {
+            "action": UPDATE,
+            "generator": generator(),
+            "created": now(),
+            "mask": {
+                "image": image,
+                "noun": noun,
+                "instance": instance,
+                "crc32c": checksum(pixels),
+            },
+        }
+        if not finish_earlier(stage, plan):
+            _update(stage, plan, pixels)
+
+
+def _update(stage: Stage, plan: dict[str, Any], pixels: NDArray[np.uint8]) -> None:
+    base = open_base(stage)
+    row = _row_of(base, plan["mask"])
+    if pixels.shape != base.layout.shape[1:]:
+        raise InvalidOption(
+            f"mask has shape {pixels.shape}, those of {base.location} {base.layout.shape[1:]}"
+        )
+    if _is_there(base, row, pixels):
+        return
+    shard = row // base.layout.shard_masks
+    masks = encoded_masks(base, shard, {row: pixels})
+    others = (number for number in range(base.layout.n_shards) if number != shard)
+    journal = Journal.begin(
+        stage,
+        {**plan, "layout": asdict(base.layout), "base": base.edition.identity},
+        kept=kept_entries(base, others),
+    )
+    write_shard(journal, shard, masks)
+    change = {"action": UPDATE, "row": row, "crc32c": plan["mask"]["crc32c"]}
+    commit(journal, columns_of(base), revised(base, journal.plan, change))
+    stage.promote()
+    stage.clean()
+
+
+def _is_there(base: MaskStore, row: int, pixels: NDArray[np.uint8]) -> bool:
+    """Whether a mask has these pixels already; if it is damaged it has not."""
+    with suppress(CorruptMask):
+        return np.array_equal(ShardReader(base).mask(row), pixels)
+    return False
+
+
+def _row_of(base: MaskStore, labels: Mapping[str, Any]) -> int:
+    rows = Catalog.of_store(base).rows({name: labels[name] for name in INDEXED}).tolist()
+    if len(rows) != 1:
+        raise InvalidOption(
+            f"{len(rows)} masks of {base.location} have these labels, rows {listed(rows)}:"
+            " update replaces one"
+        )
+    return int(rows[0])
+
+
+def _pixels(mask: ArrayLike) -> NDArray[np.uint8]:
+    """Return a mask, (y, x) uint8 of 0 and 1, whatever numbers these were."""
+    found = np.asarray(mask)
+    if found.ndim != 2 or found.dtype.kind not in "buif":  # noqa: PLR2004 - (y, x)
+        raise InvalidOption(f"mask has shape {found.shape}, dtype {found.dtype}; expected (y, x)")
+    stray = np.setdiff1d(found, [0, 1])
+    if len(stray):
+        raise InvalidOption(f"mask has values {listed(stray.tolist())}; expected 0 and 1")
+    return np.ascontiguousarray(found, np.uint8)

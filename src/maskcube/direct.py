@@ -1,0 +1,210 @@
+"""A store under construction where nothing can be moved: in memory, in a bucket.
+
+A new store is written in its place, and is none until its root ``zarr.json`` is written, last of
+all. A store that is changed stays as it is while what will differ is written beside it; then its
+root is deleted, the new objects are copied into their places, and the new root is written. Readers
+find the old store, none, or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from maskcube.disk import advise
+from maskcube.errors import MaskcubeError, StoreExists
+from maskcube.manifest import Piece
+from maskcube.objects import PLAN, WORK, Objects
+from maskcube.schema import MASKS, ROOT, shard_key
+from maskcube.store import MaskStore
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = ["DirectStage"]
+
+_REPLACING = f"{WORK}/replacing.json"
+"""Key of the mark that an old store is being deleted."""
+
+_SWITCHING = f"{WORK}/switching.json"
+"""Key of the mark that a change is complete and is being copied into its place."""
+
+_STAGED = f"{WORK}/new/"
+"""Prefix of the objects that will take the place of others."""
+
+
+class DirectStage:
+    """A store built, or changed, in its place.
+
+    Parameters
+    ----------
+    objects : Objects
+        Its place.
+    overwrite : bool
+        Whether a mask store that is there may be replaced.
+    revise : bool
+        Whether the store that is there is to be changed.
+    """
+
+    def __init__(self, objects: Objects, *, overwrite: bool, revise: bool = False) -> None:
+        self.objects = objects
+        self.location = objects.location
+        self.place = objects
+        self._n_shards = 0
+        self._overwrite = overwrite
+        self._revise = revise
+
+    def recover(self) -> bool:
+        """End a change that was killed while it was copied into its place."""
+        if self._there(_SWITCHING):
+            self._switch()
+        return self._there(PLAN) and self._is_store() and not self._is_of_base()
+
+    def _is_store(self) -> bool:
+        """Whether a complete store is there: a root may have been cut off in writing."""
+        with suppress(MaskcubeError):
+            MaskStore(self.place)
+            return True
+        return False
+
+    def _is_of_base(self) -> bool:
+        """Whether the plan is that of an unfinished change of the store that is there."""
+        base = json.loads(self.place.get(PLAN) or b"{}").get("base")
+        return bool(base == list(Piece.of(self.place.get(ROOT) or b"")))
+
+    def prepare(self) -> None:
+        """Delete the store that is to be replaced, its root first: then none can open it."""
+        replacing = self._there(_REPLACING)
+        if self._there(PLAN) and not self._is_store():
+            self.place.delete(ROOT)
+        if replacing or self._there(ROOT):
+            if not self._overwrite and not replacing:
+                raise StoreExists(f"{self.location} exists; overwrite=True would replace it")
+            # Killed from here on, the same command goes on deleting.
+            self.place.put(_REPLACING, b"{}")
+            self.place.delete(ROOT)
+            for key in list(self.place.keys()):
+                if not key.startswith(f"{WORK}/"):
+                    self.place.delete(key)
+            self.discard()
+        elif not self._there(PLAN) and next(iter(self.place.keys()), None) is not None:
+            raise StoreExists(f"{self.location} is not empty, and what it holds is no store")
+
+    def prepare_revision(self) -> MaskStore:
+        """Return the store at the place; what is written from now on lies beside it."""
+        base = MaskStore(self.place)
+        self._n_shards = base.layout.n_shards
+        self.objects = _Overlay(self.place, self._n_shards)
+        return base
+
+    def keep(self, key: str) -> None:
+        """Do nothing: it is there."""
+
+    def promote(self) -> None:
+        """Copy a change into its place; the root metadata, written last, has made a new store."""
+        if self._revise:
+            self.place.put(_SWITCHING, b"{}")
+            self._switch()
+
+    def _switch(self) -> None:
+        """Copy the staged objects into their places, the root last; may be done twice."""
+        staged = sorted(self.place.keys(_STAGED), key=lambda key: key == _STAGED + ROOT)
+        self.place.delete(ROOT)
+        for key in staged:
+            data = self.place.get(key)
+            if data is not None:
+                self.place.put(key.removeprefix(_STAGED), data)
+        self.place.delete(_SWITCHING)
+
+    def clean(self) -> None:
+        """Delete what is not of the store, the plan last."""
+        for key in list(self.place.keys(f"{WORK}/")):
+            if key != PLAN:
+                self.place.delete(key)
+        self.place.delete(PLAN)
+
+    def discard(self) -> None:
+        """Delete what was written, the plan last; a store that was to be changed stays."""
+        if self._revise:
+            kept = set(map(shard_key, range(self._n_shards)))
+            for key in list(self.place.keys(f"{MASKS}/c/")):
+                if key not in kept:
+                    self.place.delete(key)
+            self.clean()
+            return
+        for key in sorted(self.place.keys(), key=lambda key: key.startswith(f"{WORK}/")):
+            if key != PLAN:
+                self.place.delete(key)
+        self.place.delete(PLAN)
+
+    def _there(self, key: str) -> bool:
+        return self.place.get(key) is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Say what to do if the system could not write."""
+        advise(error, self.location)
+
+
+class _Overlay:
+    """Objects over others: what is put stays beside those that are there, which stay as they are.
+
+    Parameters
+    ----------
+    place : Objects
+        Those that are there.
+    n_shards : int
+        Shards that there are: no reader looks for more.
+    """
+
+    has_cheap_ranges = False
+
+    def __init__(self, place: Objects, n_shards: int) -> None:
+        self.location = place.location
+        self._place = place
+        self._taken = set(map(shard_key, range(n_shards)))
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
+        """Return an object as it will be, or a range of it."""
+        if not self._is_direct(key):
+            found = self._place.get(_STAGED + key, start, length)
+            if found is not None:
+                return found
+        return self._place.get(key, start, length)
+
+    def stamp(self, key: str) -> None:  # noqa: ARG002 - as any Objects
+        """Return None: asking takes as long as reading."""
+        return
+
+    def size(self, key: str) -> int | None:
+        """Return the size of an object as it will be."""
+        if not self._is_direct(key):
+            found = self._place.size(_STAGED + key)
+            if found is not None:
+                return found
+        return self._place.size(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object to where no reader of the store looks."""
+        self._place.put(key if self._is_direct(key) else _STAGED + key, data)
+
+    def delete(self, prefix: str) -> None:
+        """Delete what was written below a prefix."""
+        self._place.delete(prefix if self._is_direct(prefix) else _STAGED + prefix)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys below a prefix as they are."""
+        yield from self._place.keys(prefix)
+
+    def zarr_store(self) -> Store:
+        """Return the store that is there."""
+        return self._place.zarr_store()
+
+    def _is_direct(self, key: str) -> bool:
+        """Whether a key is none of the store that is there."""
+        work = key.startswith(f"{WORK}/")
+        return work or (key.startswith(f"{MASKS}/c/") and key not in self._taken)

@@ -1,0 +1,88 @@
+"""Which state of a store was opened: whoever reads from it later must not mix it with another."""
+
+from __future__ import annotations
+
+from maskcube.errors import CorruptStore, StoreChanged
+from maskcube.manifest import Piece
+from maskcube.objects import Objects, get_piece
+from maskcube.schema import ROOT
+
+__all__ = ["Edition"]
+
+
+class Edition:
+    """The root metadata of an opened store, in which the checksums of all its pieces stand.
+
+    A store takes another one's place whole, its root with it. So what was read before the root is
+    found unchanged is of the store that was opened.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where the store is.
+    identity : Piece
+        Size and checksum of its root metadata.
+    stamp : tuple of int, optional
+        The root's stamp, taken before it was read.
+    """
+
+    def __init__(
+        self, objects: Objects, identity: Piece, stamp: tuple[int, ...] | None = None
+    ) -> None:
+        self.identity = identity
+        self._objects = objects
+        self._stamp = stamp
+
+    def get(self, key: str, piece: Piece | None, what: str) -> bytes:
+        """Return an object of the store, as it was written.
+
+        Parameters
+        ----------
+        key : str
+            Its key.
+        piece : Piece or None
+            What the manifest says of it, if anything.
+        what : str
+            What it is, for messages.
+
+        Raises
+        ------
+        CorruptStore
+            When it is missing, of another size or checksum, or cannot be read.
+        StoreChanged
+            When that is so because another store has taken its place.
+        """
+        try:
+            return get_piece(self._objects, key, piece, what)
+        except CorruptStore:
+            self.check()
+            raise
+
+    def check_cheaply(self) -> None:
+        """Raise if the store is seen to have changed, where seeing costs next to nothing.
+
+        Raises
+        ------
+        StoreChanged
+            When another store has taken its place.
+        """
+        stamp = self._objects.stamp(ROOT)
+        if stamp != self._stamp:
+            self.check()
+            # The same bytes in another file: somebody has copied the store.
+            self._stamp = stamp
+
+    def check(self) -> None:
+        """Raise if the store has changed; reads the root metadata.
+
+        Raises
+        ------
+        StoreChanged
+            When another store has taken its place.
+        """
+        found = self._objects.get(ROOT, 0, self.identity.length + 1)
+        if found is None or Piece.of(found) != self.identity:
+            raise StoreChanged(
+                f"{self._objects.location} is not the store any more that was opened: it was"
+                " changed or replaced meanwhile; open it again"
+            )

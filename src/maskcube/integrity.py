@@ -1,0 +1,96 @@
+"""What a store says of itself, against the checksums of what was written.
+
+The root's block has a checksum of itself, and one of the Zarr metadata of each array and group.
+Stores that were written before there were any are compared with the schema only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from maskcube.errors import CorruptStore
+from maskcube.layout import DIMS
+from maskcube.manifest import Piece, is_sealed
+from maskcube.objects import get_at_most
+from maskcube.schema import (
+    COORDINATES,
+    MASK_ATTRIBUTES,
+    MASKS,
+    OFFSETS,
+    RUNS,
+    STEPS,
+    description_crc,
+    shard_key,
+)
+from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
+
+__all__ = ["description_faults", "has_runs"]
+
+
+def has_runs(store: MaskStore) -> bool:
+    """Whether the store has runs; where the masks were rewritten, nobody reads any."""
+    return store.manifest.runs is not None and store.is_native(MASKS)
+
+
+def description_faults(store: MaskStore) -> list[str]:
+    """Return what is wrong with the root's block and with the metadata of the arrays.
+
+    An array that somebody has rewritten, with other chunks or codecs, must have the same dimensions
+    and no other meaning; its values are compared elsewhere. Root attributes of a user are no fault.
+    """
+    found = []
+    if not is_sealed(store.attributes["maskcube"]):
+        found.append("the root's attribute 'maskcube' is not as it was written: its crc32 differs")
+    names = [MASKS, *COORDINATES, *((RUNS, STEPS, OFFSETS) if has_runs(store) else ())]
+    return [*found, *filter(None, (_fault(store, name) for name in names))]
+
+
+def _fault(store: MaskStore, name: str) -> str | None:
+    """Return what is wrong with the metadata of an array or group."""
+    try:
+        data = get_at_most(store.objects, f"{name}/zarr.json", MOST_METADATA_BYTES)
+    except CorruptStore as error:
+        return str(error)
+    own, said = parsed_metadata(data or b""), store.arrays.get(name)
+    if not isinstance(said, dict) or _described(own) != _described(said):
+        return f"metadata of {name!r} is missing or not what the root says"
+    written = store.manifest.metadata.get(name)
+    if written is not None and description_crc(said) == written:
+        return None
+    if written is not None and (name.startswith(RUNS) or _is_untouched(store, name)):
+        return f"metadata of {name!r} is not as it was written: its crc32 differs"
+    return None if name.startswith(RUNS) else _other_meaning(name, said)
+
+
+def _described(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an array or group without the copies of what is below it."""
+    return {key: value for key, value in metadata.items() if key != "consolidated_metadata"}
+
+
+def _is_untouched(store: MaskStore, name: str) -> bool:
+    """Whether an array's bytes are those of the conversion: then its metadata should be, too."""
+    if store.is_native(name):
+        return True
+    first = {MASKS: (shard_key(0), store.manifest.shards[0])}
+    key, piece = first.get(name, (f"{name}/c/0", store.manifest.coordinates.get(name)))
+    try:
+        data = get_at_most(store.objects, key, 0 if piece is None else piece.length)
+    except CorruptStore:
+        return False
+    return data is not None and Piece.of(data) == piece
+
+
+def _other_meaning(name: str, said: Mapping[str, Any]) -> str | None:
+    """Return what an array says of its values other than the schema does."""
+    dims = DIMS if name == MASKS else DIMS[:1]
+    attributes = MASK_ATTRIBUTES if name == MASKS else COORDINATES[name].attributes
+    if said.get("dimension_names") != list(dims):
+        return f"{name!r} has dimensions {said.get('dimension_names')!r}, not {dims}"
+    given = said.get("attributes")
+    if not isinstance(given, dict):
+        return f"{name!r} has no attributes"
+    other = [key for key in attributes if key in given and given[key] != attributes[key]]
+    if other:
+        return f"{name!r} was rewritten with another {other[0]}: {given[other[0]]!r}"
+    return None

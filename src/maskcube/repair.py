@@ -1,0 +1,269 @@
+"""Damaged objects of a store, made again: from the source, and from what is whole.
+
+What is made must have the very size and checksum that the manifest says, or it is not written: a
+repair never changes what a store says of itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcube.base import check_native
+from maskcube.boundaries import steps_of
+from maskcube.codec import (
+    DamagedBytes,
+    checksum,
+    decode_chunk,
+    encode_mask,
+    encode_steps,
+    pack_shard,
+)
+from maskcube.encoded import EncodedShard
+from maskcube.errors import CorruptMask, CorruptStore, InvalidOption, listed
+from maskcube.layout import Block
+from maskcube.manifest import Piece
+from maskcube.objects import Objects
+from maskcube.ragged import RunReader, step_chunks, step_key
+from maskcube.schema import COORDINATES, OFFSETS, ROOT, build, shard_key
+from maskcube.shards import ShardReader
+from maskcube.source import MaskSource
+from maskcube.store import MaskStore
+
+__all__ = ["Part", "matched", "repair"]
+
+
+class Part(NamedTuple):
+    """Consecutive rows of a store that are from one source."""
+
+    rows: Block
+    normalize: bool
+    """Whether every pixel but 0 was taken as 1."""
+    masks: MaskSource | None
+    """The source, if it was given."""
+
+    def pixels(self, rows: range) -> NDArray[np.uint8]:
+        """Return the masks of consecutive rows of the store from the source."""
+        if self.masks is None:
+            raise LookupError
+        block = Block(rows.start - self.rows.start, rows.stop - self.rows.start)
+        out = np.empty((len(block), *self.masks.layout.shape[1:]), np.uint8)
+        self.masks.file.read(block, out)
+        return (out != 0).view(np.uint8) if self.normalize else out
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a coordinate of the store's rows from the source's CSV."""
+        if self.masks is None:
+            raise LookupError
+        values = self.masks.coordinates()[name]
+        return values + self.rows.start if name == "mask_row" else values
+
+
+def matched(store: MaskStore, sources: Sequence[MaskSource]) -> list[Part]:
+    """Return which rows of a store are from which source.
+
+    A store that is from one source only is compared with whatever is given.
+
+    Raises
+    ------
+    InvalidOption
+        When a source is none of those that the store is from.
+    """
+    described = store.manifest.sources()
+    if len(described) == 1 and len(sources) == 1:
+        return [Part(described[0][0], described[0][1]["normalize"], sources[0])]
+    given = {masks.fingerprint()["masks"]["sha256"]: masks for masks in sources}
+    unknown = set(given) - {source["masks"]["sha256"] for _, source in described}
+    if unknown:
+        paths = listed(str(given[digest].path) for digest in sorted(unknown))
+        files = [source["masks"] for _, source in described]
+        names = listed(f"{file['file']} (sha256 {file['sha256'][:12]}...)" for file in files)
+        raise InvalidOption(f"{paths}: none of the sources of {store.location}: {names}")
+    return [
+        Part(rows, source["normalize"], given.get(source["masks"]["sha256"]))
+        for rows, source in described
+    ]
+
+
+def repair(store: MaskStore, parts: Sequence[Part]) -> list[str]:
+    """Write the damaged objects again that can be made, and return their keys.
+
+    Shards need the source, and so do coordinates that are from the CSV, of all rows; the other
+    coordinates and the runs are made from the masks, metadata from the root's copy.
+
+    Parameters
+    ----------
+    store : MaskStore
+        The store; its root metadata is whole, or it could not have been opened.
+    parts : sequence of Part
+        Where its rows are from.
+
+    Raises
+    ------
+    NotAMaskStore
+        When the store was rewritten by something else.
+    """
+    check_native(store)
+    mended = []
+    # What is made later is made from what was mended before.
+    for make in (_shards, _steps, _others):
+        for key, data, piece in make(store, parts):
+            if Piece.of(data) == piece and Piece.of(store.objects.get(key) or b"") != piece:
+                _put(store.objects, key, data)
+                mended.append(key)
+    return mended
+
+
+_Made = Iterator[tuple[str, bytes, Piece]]
+"""Key, bytes, and the size and checksum that these must have to be written."""
+
+
+def _put(objects: Objects, key: str, data: bytes) -> None:
+    if objects.size(key) is None:
+        # A folder in its place, or a link to nowhere.
+        objects.delete(key)
+    objects.put(key, data)
+
+
+def _shards(store: MaskStore, parts: Sequence[Part]) -> _Made:
+    """Yield the damaged shards, of masks that are whole and of others from the source."""
+    crcs = _coordinate(store, "crc32c")
+    for shard, piece in enumerate(store.manifest.shards):
+        key = shard_key(shard)
+        data = store.objects.get(key) or b""
+        if Piece.of(data) == piece:
+            continue
+        rows = store.layout.shard_rows(shard)
+        chunks = _whole_chunks(store, shard, data, crcs)
+        for part in parts:
+            inside = range(max(rows.start, part.rows.start), min(rows.stop, part.rows.stop))
+            lost = [row for row in inside if row not in chunks]
+            if lost and part.masks is not None:
+                first = lost[0]
+                pixels = part.pixels(range(first, lost[-1] + 1))
+                chunks.update((row, encode_mask(pixels[row - first])) for row in lost)
+        if len(chunks) == len(rows):
+            ordered = [chunks[row] for row in range(rows.start, rows.stop)]
+            yield key, pack_shard(ordered, store.layout.shard_masks), piece
+
+
+def _whole_chunks(
+    store: MaskStore, shard: int, data: bytes, crcs: NDArray[Any] | None
+) -> dict[int, bytes]:
+    """Return the encoded masks of a damaged shard that are whole, by row."""
+    rows = store.layout.shard_rows(shard)
+    pixels = np.empty(store.layout.shape[1:], np.uint8)
+    chunks = {}
+    with suppress(DamagedBytes):
+        found = EncodedShard.whole(data, store.layout, shard)
+        for slot, row in enumerate(range(rows.start, rows.stop)):
+            with suppress(DamagedBytes):
+                decode_chunk(found.chunk(slot), pixels)
+                if crcs is None or checksum(pixels) == crcs[row]:
+                    chunks[row] = found.chunk(slot)
+    return chunks
+
+
+def _steps(store: MaskStore, _: Sequence[Part]) -> _Made:
+    """Yield the chunks of the runs' steps, made from the masks, if one of them is damaged."""
+    runs = store.manifest.runs
+    if runs is None:
+        return
+    pieces = {step_key(number): piece for number, piece in enumerate(runs.steps)}
+    if all(Piece.of(store.objects.get(key) or b"") == piece for key, piece in pieces.items()):
+        return
+    with suppress(CorruptMask):
+        each = ShardReader(store).each(_encoded_steps, np.arange(store.layout.n_masks))
+        counts = [count for count, _ in each]
+        for key, data in step_chunks(counts, (steps for _, steps in each)):
+            if key in pieces:
+                yield key, data, pieces[key]
+
+
+def _encoded_steps(mask: NDArray[np.uint8]) -> tuple[int, bytes]:
+    steps = steps_of(mask)
+    return len(steps), encode_steps(steps)
+
+
+def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:
+    """Yield coordinates, offsets and metadata, as far as their values are known."""
+    runs = store.manifest.runs
+    offsets = None if runs is None else _offsets(store)
+    objects = build(
+        store.layout,
+        {name: _values(store, parts, name) for name in COORDINATES},
+        np.zeros(store.layout.n_masks + 1, np.int64) if offsets is None else offsets,
+        1 if runs is None else runs.chunk_boundaries,
+        lambda _: store.attributes,
+    )
+    pieces = {f"{name}/c/0": piece for name, piece in store.manifest.coordinates.items()}
+    if runs is not None:
+        pieces[f"{OFFSETS}/c/0"] = runs.offsets
+    for key, data in objects.items():
+        if key in pieces:
+            yield key, data, pieces[key]
+        elif _is_described(store, key, data):
+            there = store.objects.get(key)
+            # The same, otherwise spaced, is no damage.
+            if there is None or not _is_described(store, key, there):
+                yield key, data, Piece.of(data)
+
+
+def _is_described(store: MaskStore, key: str, data: bytes) -> bool:
+    """Whether metadata is what the root's copy says."""
+    try:
+        found = json.loads(data)
+        found.pop("consolidated_metadata", None)
+    except (ValueError, RecursionError, AttributeError):
+        return False
+    return bool(found == store.arrays.get(key.removesuffix(f"/{ROOT}")))
+
+
+def _values(store: MaskStore, parts: Sequence[Part], name: str) -> NDArray[Any]:
+    """Return a coordinate; zeros, which have another checksum, where it cannot be known."""
+    found = _coordinate(store, name)
+    column = COORDINATES[name].column
+    if found is None and column is None:
+        found = _measured(store, name)
+    elif found is None and all(part.masks is not None for part in parts):
+        values = [part.column(name) for part in parts]
+        found = np.concatenate(values)
+    if found is None:
+        text = COORDINATES[name].dtype == "string"
+        dtype = np.dtypes.StringDType() if text else COORDINATES[name].dtype
+        return np.zeros(store.layout.n_masks, dtype)
+    return found
+
+
+def _coordinate(store: MaskStore, name: str) -> NDArray[Any] | None:
+    with suppress(CorruptStore):
+        return store.coordinate(name)
+    return None
+
+
+def _measured(store: MaskStore, name: str) -> NDArray[Any] | None:
+    """Return the coordinate ``area`` or ``crc32c`` from the pixels."""
+    measure: Callable[[NDArray[np.uint8]], Any] = checksum if name == "crc32c" else np.count_nonzero
+    with suppress(CorruptMask):
+        found = ShardReader(store).each(measure, np.arange(store.layout.n_masks))
+        return np.array(found, COORDINATES[name].dtype)
+    return None
+
+
+def _offsets(store: MaskStore) -> NDArray[np.int64] | None:
+    """Return where each mask's steps begin, as it is stored or else from the pixels."""
+    with suppress(CorruptStore):
+        return RunReader(store).offsets()
+    with suppress(CorruptMask):
+        counts = ShardReader(store).each(_count_steps, np.arange(store.layout.n_masks))
+        return np.cumsum([0, *counts], dtype=np.int64)
+    return None
+
+
+def _count_steps(mask: NDArray[np.uint8]) -> int:
+    return len(steps_of(mask))
