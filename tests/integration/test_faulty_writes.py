@@ -167,7 +167,7 @@ class TestFaultyStore:
 
     @pytest.mark.parametrize("fault", [SHORT, TORN], ids=["nothing said", "an error"])
     def test_a_put_is_cut_short(self, tiny: Source, fault: Fault) -> None:
-        fail_at_changes(self.case(tiny, fault), fault, every=False).check(at_least=10)
+        fail_at_changes(self.case(tiny, fault), fault, every=False).check(at_least=8)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("fault", [SHORT, Fault(None, 0.0), TORN, Fault(errno.ENOSPC)], ids=str)

@@ -36,7 +36,7 @@ Tree = dict[str, bytes]
 """Every file below a folder by its name, and every folder, whose name ends in a slash."""
 
 ROOT = "zarr.json"
-FIRST, LAST = 5, 6
+FIRST, LAST = 3, 5
 """Changes at the beginning and at the end of an operation that are always struck at."""
 
 
@@ -220,7 +220,7 @@ def moments(changes: Sequence[list[str]], *, every: bool) -> Iterator[int]:
     """
     for at, paths in enumerate(changes, start=1):
         commits = any("/" not in path.removesuffix(f"/{ROOT}") for path in paths if TARGET in path)
-        if every or commits or at <= FIRST or at > len(changes) - LAST or at % 20 == 0:
+        if every or commits or at <= FIRST or at > len(changes) - LAST or at % 30 == 0:
             yield at
 
 

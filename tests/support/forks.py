@@ -39,6 +39,8 @@ _USED = [
     "importlib.metadata",
     "email.policy",
     "maskcube.conversion",
+    "maskcube.correction",
+    "maskcube.growth",
     "maskcube.reader",
     "tqdm",
 ]
