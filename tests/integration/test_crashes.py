@@ -23,7 +23,8 @@ import maskcube
 
 SHAPE = (6, 5)
 OPERATIONS = ["convert", "overwrite", "append", "update"]
-EVERY = pytest.param(True, id="every", marks=pytest.mark.slow)
+LONG = [pytest.mark.slow, pytest.mark.timeout(900)]  # also where others keep the machine busy
+EVERY = pytest.param(True, id="every", marks=LONG)
 SOME = pytest.param(False, id="some")
 
 
@@ -122,6 +123,7 @@ class TestFolder:
         found.check(at_least=10)
 
     @pytest.mark.slow
+    @pytest.mark.timeout(900)
     def test_the_disk_is_gone(self, case_of: Any, forks: Forks, tmp_path: Path) -> None:
         """Nothing can be written any more, and nothing tidied either."""
         case = case_of("overwrite", tmp_path / "whole" / TARGET)
@@ -206,7 +208,7 @@ def long(noise: Source, tmp_path_factory: pytest.TempPathFactory) -> Case:
 class TestProcess:
     """Real commands, killed at random moments."""
 
-    @pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=LONG)])
     def test_killed(
         self, noise: Source, long: Case, tmp_path: Path, rng: np.random.Generator, n_kills: int
     ) -> None:
