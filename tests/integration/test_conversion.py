@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -449,33 +447,6 @@ class TestInterrupted:
             assert not error or "another process is converting to" in error or "exists" in error
         assert {**files(target), "zarr.json": b""} == {**files(store), "zarr.json": b""}
         assert [path.name for path in tmp_path.iterdir()] == ["masks.zarr"]
-
-    def test_killed_and_run_again(self, dataset: Path, store: Path, tmp_path: Path) -> None:
-        """A real process, killed with -9 when the first shard is there."""
-        target = tmp_path / "masks.zarr"
-        command = [
-            sys.executable,
-            "-m",
-            "maskcube",
-            "convert",
-            str(dataset),
-            str(target),
-            "--quiet",
-        ]
-        process = subprocess.Popen(command)
-        entry = tmp_path / "masks.zarr.partial" / "_maskcube" / "shards" / "0.json"
-        deadline = time.monotonic() + 60
-        while not entry.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(30)
-        if not target.exists():
-            with pytest.raises(maskcube.IncompleteStore, match="of 5 shards"):
-                maskcube.open_masks(target)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-        pieces, expected = files(target), files(store)
-        assert {**pieces, "zarr.json": b""} == {**expected, "zarr.json": b""}
 
 
 def _peak_memory(code: str) -> int:
