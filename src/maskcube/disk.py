@@ -58,11 +58,12 @@ class Lock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever had it may have deleted the file in between: then it locks nothing.
                 if os.path.samestat(os.fstat(descriptor), self.path.stat()):
-                    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                     self._descriptor = descriptor
                     return
             except BlockingIOError:
-                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace")
                 os.close(descriptor)
                 raise StoreExists(
                     f"another process ({holder or 'just begun'}) is writing {self.location}:"

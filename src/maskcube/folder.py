@@ -40,7 +40,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.location = str(path)
-        # Looking costs as much as reading a mask: once for each folder.
+        # Folders that were looked at; once for each.
         self._inside: set[str] = {""}
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
@@ -67,8 +67,7 @@ class Folder:
         path = f"{self.location}/{key}"
         parent = key.rpartition("/")[0]
         if parent not in self._inside:
-            self._resolved(parent)
-            self._inside.add(parent)
+            self._look_at(parent)
         # Not to wait for a writer, should it be a pipe.
         flags = os.O_RDONLY | os.O_NONBLOCK
         try:
@@ -77,6 +76,15 @@ class Folder:
             if error.errno != errno.ELOOP:
                 raise
         return os.open(self._resolved(key), flags)
+
+    def _look_at(self, folder: str) -> None:
+        """Raise if a folder in this one leads out of it."""
+        above = folder.rpartition("/")[0]
+        if above not in self._inside:
+            self._look_at(above)
+        if os.path.islink(f"{self.location}/{folder}"):  # noqa: PTH114 - a Path takes longer
+            self._resolved(folder)
+        self._inside.add(folder)
 
     def _resolved(self, key: str) -> str:
         """Return the path of an object or folder without links; raise if they lead out."""

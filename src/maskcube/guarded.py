@@ -41,7 +41,7 @@ from maskcube.codec import MOST_TEXT_BYTES, DamagedBytes, frame_content_bytes
 __all__ = ["guarded_array", "guarded_folder"]
 
 _MOST_CHUNK_BYTES = 2**28
-_MOST_CHUNK_TEXTS = 2**23
+_MOST_CHUNK_TEXTS = 2**21
 _MOST_CHUNKS = 2**20
 """In a shard: its index is read whole."""
 

@@ -27,6 +27,8 @@ from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 
 __all__ = ["described", "description_faults", "has_runs"]
 
+_CONSOLIDATED = {"kind": "inline", "must_understand": False}
+
 
 def has_runs(store: MaskStore) -> bool:
     """Whether the store has runs; where the masks were rewritten, nobody reads any."""
@@ -53,7 +55,11 @@ def _fault(store: MaskStore, name: str) -> str | None:
     except CorruptStore as error:
         return str(error)
     own, said = parsed_metadata(data or b""), store.arrays.get(name)
-    if not isinstance(said, dict) or described(own) != described(said):
+    if (
+        not isinstance(said, dict)
+        or described(own) != described(said)
+        or not _has_true_copies(store, name, said)
+    ):
         return f"metadata of {name!r} is missing or not what the root says"
     written = store.manifest.metadata.get(name)
     if written is not None and description_crc(said) == written:
@@ -66,6 +72,17 @@ def _fault(store: MaskStore, name: str) -> str | None:
 def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of an array or group without the copies of what is below it."""
     return {key: value for key, value in metadata.items() if key != "consolidated_metadata"}
+
+
+def _has_true_copies(store: MaskStore, name: str, said: Mapping[str, Any]) -> bool:
+    """Whether the copies that a group has in turn of what is below it are true."""
+    copies = said.get("consolidated_metadata")
+    if copies is None:
+        return True
+    below = copies.get("metadata") if isinstance(copies, dict) else None
+    if not isinstance(below, dict) or copies != {**_CONSOLIDATED, "metadata": below}:
+        return False
+    return all(store.arrays.get(f"{name}/{key}") == value for key, value in below.items())
 
 
 def _is_untouched(store: MaskStore, name: str) -> bool:

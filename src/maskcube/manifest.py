@@ -32,10 +32,11 @@ CONVERT, APPEND, UPDATE = "convert", "append", "update"
 """What may be done to a store: the words of plans and of the list of revisions."""
 
 _MOST_BYTES = 2**48
-_MOST_MASKS = 2**23
-"""350 times the dataset, and about what fits into the largest CSV that is read."""
+_MOST_MASKS = 2**21
+"""87 times the dataset, and about what fits into the largest CSV that is read."""
 _MOST_MASK_BYTES = 2**28
 _MOST_SHARD_MASKS = 2**16
+_MOST_SHARDS = 2**16
 _SEAL = "crc32"
 _MOST_CHUNK_BOUNDARIES = 2**20
 """As many as a conversion puts into a chunk."""
@@ -182,15 +183,16 @@ class Manifest:
     @classmethod
     def _parsed(cls, block: dict[str, Any]) -> Manifest:
         layout = Layout(**{name: _count(size) for name, size in block["layout"].items()})
-        shards = tuple(_piece(entry) for entry in block["shards"])
         if (
             layout.n_masks > _MOST_MASKS
             or layout.mask_bytes > _MOST_MASK_BYTES
             or layout.shard_masks > _MOST_SHARD_MASKS
+            or layout.n_shards > _MOST_SHARDS
         ):
             raise ValueError(
                 f"{layout.n_masks:,} masks in shards of {layout.shard_shape} are out of bounds"
             )
+        shards = tuple(_piece(entry) for entry in block["shards"])
         if len(shards) != layout.n_shards:
             raise ValueError(f"{len(shards)} shards listed, expected {layout.n_shards}")
         manifest = cls(

@@ -42,6 +42,9 @@ __all__ = ["MOST_METADATA_BYTES", "MaskStore", "name_of", "parsed_metadata", "re
 MOST_METADATA_BYTES = 2**25
 """Of the root: 44 kB for 24,011 masks, and 7 bytes a mask where the CSV was not sorted."""
 
+_MOST_PARTS = 2**18
+"""Lists and objects in metadata: one for each shard, and a few hundred."""
+
 _ZARR_FORMAT = 3
 
 
@@ -230,6 +233,9 @@ def _read_root(objects: Objects) -> tuple[dict[str, Any], Piece]:
 
 def parsed_metadata(data: bytes) -> dict[str, Any]:
     """Return Zarr metadata as a dict; an empty one if the bytes are anything else."""
+    if data.count(b"[") + data.count(b"{") > _MOST_PARTS:
+        # Three bytes of JSON would be seventy of memory.
+        return {}
     try:
         found = json.loads(data, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError, MemoryError):
@@ -281,9 +287,11 @@ def _unfinished(objects: Objects) -> str | None:
 
 
 def _arrays(root: dict[str, Any], location: str) -> dict[str, Any]:
-    consolidated = root.get("consolidated_metadata") or {}
-    arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
-    if not isinstance(arrays, dict) or consolidated.get("kind") != "inline":
+    found = root.get("consolidated_metadata")
+    consolidated: dict[str, Any] = found if isinstance(found, dict) else {}
+    arrays = consolidated.get("metadata")
+    is_inline = consolidated.get("kind"), consolidated.get("must_understand")
+    if not isinstance(arrays, dict) or is_inline != ("inline", False):
         raise NotAMaskStore(f"{location} has no consolidated metadata: not written by a conversion")
     return arrays
 

@@ -320,13 +320,19 @@ def _check_masks(reader: StoreReader, rows: Block, expected: _Expected) -> Found
 
 def _named(store: MaskStore, bad: dict[int, str]) -> list[BadMask]:
     """Name the bad masks by their labels, as far as these can be read."""
+    # Each text once, however many masks have it.
+    texts: dict[str, str] = {}
     labels = {name: column_or_none(store, name) for name in ("image", "noun", "instance")}
 
     def label(name: str, row: int) -> Any:  # noqa: ANN401 - text or number
         values = labels[name]
         return "?" if values is None else values[row]
 
+    def text(name: str, row: int) -> str:
+        found = str(label(name, row))
+        return texts.setdefault(found, found)
+
     return [
-        BadMask(row, str(label("image", row)), str(label("noun", row)), label("instance", row), why)
-        for row, why in sorted(bad.items())
+        BadMask(row, text("image", row), text("noun", row), label("instance", row), bad[row])
+        for row in sorted(bad)
     ]

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from reference import Source, write_files, write_source
 
 import maskcube
+from maskcube import verification
 from maskcube.codec import checksum, index_bytes
+from maskcube.objects import Folder
 
 SHARD = "masks/c/1/0/0"
 ROWS = range(64, 128)
@@ -145,6 +148,188 @@ def test_every_flipped_byte_is_found(copy: Path) -> None:
         path.write_bytes(whole)
 
 
+@pytest.fixture(scope="module")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store of 7 masks of 8 x 10 pixels, which is verified in 3 ms."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_source(folder, n_masks=7, shape=(8, 10), sorted_rows=False)
+    maskcube.convert(folder, folder / "masks.zarr", progress=False)
+    return folder / "masks.zarr"
+
+
+@pytest.mark.parametrize("n_flips", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_every_flip_that_means_something_is_found(
+    tiny_store: Path, tmp_path: Path, n_flips: int
+) -> None:
+    """Half of them in metadata, half in what else there is; each time all is verified."""
+    copy = shutil.copytree(tiny_store, tmp_path / "masks.zarr")
+    objects = sorted(path for path in copy.rglob("*") if path.is_file())
+    kinds = [
+        [path for path in objects if (path.name == "zarr.json") is is_metadata]
+        for is_metadata in (True, False)
+    ]
+    rng = np.random.default_rng(n_flips)
+    n_unseen = 0
+    for number in range(n_flips):
+        paths = kinds[number % 2]
+        ends = np.cumsum([path.stat().st_size for path in paths])
+        place = int(rng.integers(ends[-1]))
+        which = int(np.searchsorted(ends, place, side="right"))
+        path = paths[which]
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        # Counted from the end of the object.
+        flipped[place - int(ends[which])] ^= int(rng.integers(1, 256))
+        path.write_bytes(flipped)
+        try:
+            maskcube.verify(copy, workers=1)
+        except maskcube.MaskcubeError:
+            pass
+        else:
+            n_unseen += 1
+            assert path.name == "zarr.json"
+            assert _meaning(flipped) == _meaning(whole)
+        path.write_bytes(whole)
+    assert n_unseen < n_flips / 20
+
+
+def _meaning(metadata: bytes | bytearray) -> Any:
+    """Return metadata without what a user may write into the root."""
+    found = json.loads(metadata)
+    if "maskcube" in found["attributes"]:
+        found["attributes"] = found["attributes"]["maskcube"]
+    return found
+
+
+def _swap_order(block: dict[str, Any], _arrays: dict[str, Any]) -> None:
+    order = block["source"]["metadata"]["order"]
+    order[3], order[4] = order[4], order[3]
+
+
+def _set(*path: str, value: object) -> Any:
+    def change(block: dict[str, Any], arrays: dict[str, Any]) -> None:
+        place: Any = {"block": block, "arrays": arrays}
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+_REGULAR = {"name": "regular", "configuration": {"chunk_shape": [10]}}
+_RAW = [{"name": "bytes", "configuration": {"endian": "little"}}]
+
+SAYINGS: dict[str, tuple[Any, str]] = {
+    "the CSV's order": (_swap_order, "attribute 'maskcube' is not as it was written"),
+    "counts": (_set("block", "counts", "images", value=3), "attribute 'maskcube'"),
+    "a name": (_set("block", "source", "masks", "file", value="x.h5"), "attribute 'maskcube'"),
+    "a digest": (_set("block", "source", "masks", "sha256", value="0"), "attribute 'maskcube'"),
+    "no checksum": (lambda block, _: block.pop("crc32"), "attribute 'maskcube'"),
+    "shape of steps": (_set("arrays", "runs/steps", "shape", value=[9]), "'runs/steps' is not"),
+    "chunks of steps": (
+        _set("arrays", "runs/steps", "chunk_grid", value=_REGULAR),
+        "'runs/steps' is not",
+    ),
+    "codecs of offsets": (
+        _set("arrays", "runs/offsets", "codecs", value=_RAW),
+        "'runs/offsets' is not",
+    ),
+    "the group of runs": (
+        _set("arrays", "runs", "attributes", "comment", value=""),
+        "'runs' is not as it was written",
+    ),
+    "fill value": (_set("arrays", "masks", "fill_value", value=1), "'masks' is not as it was"),
+    "dimensions": (
+        _set("arrays", "masks", "dimension_names", value=["mask", "x", "y"]),
+        "'masks' is not as it was",
+    ),
+    "flags": (
+        _set("arrays", "masks", "attributes", "flag_values", value=[1, 0]),
+        "'masks' is not as it was",
+    ),
+    "a unit": (_set("arrays", "area", "attributes", "units", value="m"), "'area' is not as it was"),
+    "codecs of a coordinate": (
+        _set("arrays", "score", "codecs", value=_RAW),
+        "'score' is not as it was",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAYINGS)
+def test_what_a_store_says_of_itself_is_verified(copy: Path, name: str) -> None:
+    """Changed in the root's copy and in the array's own metadata alike."""
+    change, match = SAYINGS[name]
+    root = json.loads((copy / "zarr.json").read_text())
+    arrays = root["consolidated_metadata"]["metadata"]
+    change(root["attributes"]["maskcube"], arrays)
+    (copy / "zarr.json").write_text(json.dumps(root))
+    for array, metadata in arrays.items():
+        (copy / array / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(maskcube.VerificationError, match=match):
+        maskcube.verify(copy)
+
+
+@pytest.mark.parametrize("field", ["dimension_names", "attributes"])
+def test_a_rewritten_array_must_mean_the_same(copy: Path, field: str) -> None:
+    value: Any = {"dimension_names": ["mask", "x", "y"], "attributes": {"flag_values": [1, 0]}}
+    masks: Any = zarr.open_array(copy / "masks", mode="r")[:]
+    options = {"dimension_names": ("mask", "y", "x"), "attributes": {}} | {field: value[field]}
+    array: Any = zarr.create_array(
+        copy / "masks",
+        shape=masks.shape,
+        dtype="uint8",
+        chunks=(5, 24, 20),
+        overwrite=True,
+        **options,
+    )
+    array[:] = masks
+    zarr.consolidate_metadata(copy)
+    with pytest.raises(maskcube.VerificationError, match=r"'masks' (has dimensions|was rewritten)"):
+        maskcube.verify(copy)
+
+
+def test_a_users_own_words_are_no_fault(copy: Path) -> None:
+    group = zarr.open_group(copy, mode="r+", use_consolidated=False)
+    group.attrs.update({"note": "seen", "title": "Masks"})
+    zarr.consolidate_metadata(copy)
+    assert maskcube.verify(copy).n_masks == 150
+    assert maskcube.open_masks(copy)[3].any()
+
+
+def test_a_native_rewrite_of_masks_is_found(copy: Path) -> None:
+    """It is read without a look at the pixels; its pieces are not those of the manifest."""
+    masks: Any = zarr.open_array(copy / "masks", mode="r+")
+    masks[3] = 1 - masks[3]
+    with pytest.raises(maskcube.VerificationError, match="shard 0: size or checksum") as caught:
+        maskcube.verify(copy)
+    assert [mask.row for mask in caught.value.masks] == [3]
+
+
+def test_each_coordinate_is_read_once(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    get = Folder.get
+
+    def counted(self: Folder, key: str, *args: Any) -> bytes | None:
+        asked.append(key)
+        return get(self, key, *args)
+
+    monkeypatch.setattr(Folder, "get", counted)
+    maskcube.verify(small_store)
+    coordinates = [key for key in asked if key.endswith("/c/0") and not key.startswith("runs")]
+    assert len(coordinates) == len(set(coordinates)) == 13
+
+
+def test_large_shards_are_verified_in_parts(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "_MOST_SHARD_BYTES", 1_000)
+    monkeypatch.setattr(verification, "_PART_BYTES", 700)
+    assert maskcube.verify(copy).n_masks == 150
+    whole = (copy / SHARD).read_bytes()
+    for damaged in (whole[:-1], whole + b"x", whole[::-1]):
+        (copy / SHARD).write_bytes(damaged)
+        with pytest.raises(maskcube.VerificationError, match="shard 1: size or checksum"):
+            maskcube.verify(copy)
+
+
 @pytest.mark.parametrize("name", ["image", "score", "area", "crc32c"])
 def test_a_damaged_coordinate_is_an_error(copy: Path, name: str) -> None:
     chunk = copy / name / "c" / "0"
@@ -182,6 +367,21 @@ class TestVerifyAgainstTheSource:
         with pytest.raises(maskcube.VerificationError, match="not those of the source") as caught:
             maskcube.verify(small_store, tmp_path)
         assert [mask.row for mask in caught.value.masks] == [101]
+
+    @pytest.mark.parametrize("chunks", [(1, 24, 20), (16, 8, 8), (16, 8, 9)], ids=str)
+    def test_stray_pixels_spoil_only_their_own_masks(
+        self, small_store: Path, small: Source, tmp_path: Path, chunks: tuple[int, int, int]
+    ) -> None:
+        other = Source(tmp_path, small.masks.copy(), small.table)
+        other.masks[20, 5, 5] = 7
+        other.masks[101, 5, 5] ^= 1
+        write_files(other, chunks=chunks)
+        with pytest.raises(maskcube.VerificationError) as caught:
+            maskcube.verify(small_store, tmp_path)
+        assert {mask.row: mask.found for mask in caught.value.masks} == {
+            20: "the source has pixels other than 0 and 1 there",
+            101: "its pixels are not those of the source",
+        }
 
     @pytest.mark.parametrize("column", ["noun", "score", "instance_id", "localized", "mask_file"])
     def test_another_field(

@@ -287,7 +287,8 @@ class LifeInMemory(Life):
 
 
 SHORT = settings(
-    max_examples=8, phases=[__import__("hypothesis").Phase.generate],
+    max_examples=8,
+    phases=[__import__("hypothesis").Phase.generate],
     stateful_step_count=6,
     deadline=None,
     report_multiple_bugs=False,
