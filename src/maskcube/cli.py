@@ -47,6 +47,7 @@ def main() -> None:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 metadata = click.option("--metadata", metavar="CSV", help="The CSV, if not beside the HDF5.")
+sha256 = click.option("--sha256", metavar="HEX", help="Refuse an HDF5 that has another SHA-256.")
 workers = click.option("--workers", type=int, help="Threads; one for each core by default.")
 images = click.option("--image", "image", multiple=True, help="Only this image; may be repeated.")
 nouns = click.option("--noun", "noun", multiple=True, help="Only this noun; may be repeated.")
@@ -59,6 +60,7 @@ nouns = click.option("--noun", "noun", multiple=True, help="Only this noun; may 
 @click.option("--overwrite", is_flag=True, help="Replace a mask store that is at STORE.")
 @click.option("--normalize", is_flag=True, help="Take every pixel but 0 as 1.")
 @click.option("--allow-duplicates", is_flag=True, help="Accept equal image, noun and instance.")
+@sha256
 @workers
 @click.option("--memory", default="1GiB", show_default=True, help="Most memory to take.")
 @quiet
@@ -82,6 +84,7 @@ def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: A
 @metadata
 @click.option("--normalize", is_flag=True, help="Take every pixel but 0 as 1.")
 @click.option("--allow-duplicates", is_flag=True, help="Accept equal image, noun and instance.")
+@sha256
 @workers
 @click.option("--memory", default="1GiB", show_default=True, help="Most memory to take.")
 @quiet

@@ -34,6 +34,7 @@ def convert(
     overwrite: bool = False,
     normalize: bool = False,
     allow_duplicates: bool = False,
+    sha256: str | None = None,
     workers: int | None = None,
     memory: str | int = "1GiB",
     client: Any = None,  # noqa: ANN401 - distributed is an optional library
@@ -61,6 +62,8 @@ def convert(
         Take every pixel but 0 as 1, instead of refusing values other than 0 and 1.
     allow_duplicates : bool
         Accept several masks with the same image, noun and instance.
+    sha256 : str, optional
+        SHA-256 of the HDF5, as its publisher gives it: another file is refused.
     workers : int, optional
         Threads that encode; one for each core by default.
     memory : str or int
@@ -110,7 +113,7 @@ def convert(
             "action": CONVERT,
             "generator": generator(),
             "created": now(),
-            "source": {**masks.fingerprint(), "normalize": normalize},
+            "source": {**masks.fingerprint(sha256), "normalize": normalize},
             "layout": asdict(masks.layout),
             "license": license,
         }

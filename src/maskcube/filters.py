@@ -13,7 +13,7 @@ from typing import Any
 import cramjam
 import numpy as np
 
-__all__ = ["COMPRESSORS", "FILTERS", "InflateError", "most_stored_bytes", "undo"]
+__all__ = ["CHECKED", "COMPRESSORS", "FILTERS", "InflateError", "most_stored_bytes", "undo"]
 
 _GZIP, _SHUFFLE, _FLETCHER32, _LZF = "gzip", "shuffle", "fletcher32", "lzf"
 
@@ -22,6 +22,9 @@ FILTERS = {1: _GZIP, 2: _SHUFFLE, 3: _FLETCHER32, 32000: _LZF}
 
 COMPRESSORS = frozenset({_GZIP, _LZF})
 """Those of them after which the size of a chunk is any."""
+
+CHECKED = frozenset({_GZIP, _FLETCHER32})
+"""Those of them that have a checksum of the bytes."""
 
 _SUM_BYTES = 4
 _MODULUS = 2**16 - 1

@@ -42,6 +42,7 @@ def append(
     metadata: str | Path | None = None,
     normalize: bool = False,
     allow_duplicates: bool = False,
+    sha256: str | None = None,
     workers: int | None = None,
     memory: str | int = "1GiB",
     progress: bool = True,
@@ -66,6 +67,8 @@ def append(
     allow_duplicates : bool
         Accept several masks of the source with the same image, noun and instance. Those that the
         store has already are always refused.
+    sha256 : str, optional
+        SHA-256 of the HDF5, as its publisher gives it: another file is refused.
     workers : int, optional
         Threads that encode; one for each core by default.
     memory : str or int
@@ -115,7 +118,7 @@ def append(
             "action": APPEND,
             "generator": generator(),
             "created": now(),
-            "source": {**masks.fingerprint(), "normalize": normalize},
+            "source": {**masks.fingerprint(sha256), "normalize": normalize},
         }
         n_resumed = None
         if not finish_earlier(stage, plan):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
+from maskcube.filters import CHECKED
 from maskcube.hdf5 import MaskFile
 from maskcube.layout import FOLDER, Layout, blocks
 from maskcube.metadata import read_metadata
@@ -140,13 +142,32 @@ class MaskSource:
             )
         return faults
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what identifies the source: names, sizes, SHA-256 and the HDF5's layout."""
+    def fingerprint(self, sha256: str | None = None) -> dict[str, Any]:
+        """Return what identifies the source: names, sizes, SHA-256 and the HDF5's layout.
+
+        Parameters
+        ----------
+        sha256 : str, optional
+            What that of the HDF5 must be.
+
+        Raises
+        ------
+        SourceError
+            When it is another one.
+        """
         rows = self.table["mask_row"].to_numpy()
         in_order = bool((np.diff(rows) > 0).all())
+        masks = _file_identity(self.path)
+        if sha256 is None:
+            self._warn_of_no_checksum()
+        elif masks["sha256"] != sha256.lower():
+            fault = (
+                f"its SHA-256 is {masks['sha256']}, not {sha256!r}: it is damaged, or another file"
+            )
+            raise SourceError(str(self.path), [fault])
         return {
             "masks": {
-                **_file_identity(self.path),
+                **masks,
                 "shape": list(self.layout.shape),
                 "chunks": list(self.file.chunks),
                 "filters": self.file.filters,
@@ -157,6 +178,14 @@ class MaskSource:
                 "order": None if in_order else rows.tolist(),
             },
         }
+
+    def _warn_of_no_checksum(self) -> None:
+        if not CHECKED & set(self.file.filters):
+            warnings.warn(
+                f"{self.path} has neither gzip nor fletcher32: nothing tells a damaged pixel from"
+                " another one; give the SHA-256 of the file as sha256=",
+                stacklevel=4,
+            )
 
     def close(self) -> None:
         """Close the HDF5."""

@@ -35,7 +35,10 @@ def client() -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("chunks", [(1, 24, 20), (100, 9, 9)], ids=str)
-def test_convert_on_workers(client: Any, tmp_path: Path, chunks: tuple[int, int, int]) -> None:
+def test_convert_on_workers(
+    client: Any, tmp_path: Path, chunks: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     source = write_source(tmp_path / "data", n_masks=1000, chunks=chunks, sorted_rows=False)
     alone = maskcube.convert(source.folder, tmp_path / "alone.zarr", progress=False)
     report = maskcube.convert(

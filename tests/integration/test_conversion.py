@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -72,6 +73,10 @@ def test_any_layout_and_any_number_of_masks(tmp_path: Path, n_masks: int, chunks
     assert report.n_shards == -(-n_masks // 64)
 
 
+NO_CHECKSUM = pytest.mark.filterwarnings("ignore:.* has neither gzip nor fletcher32")
+
+
+@NO_CHECKSUM
 @pytest.mark.parametrize(
     "storage",
     [
@@ -412,7 +417,8 @@ class TestInterrupted:
     def test_killed_between_the_two_renames(
         self, small: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The old store is set aside and the new one not yet in its place."""
+        """Where folders cannot be exchanged the old one is set aside before the new one is there."""
+        monkeypatch.setattr("maskcube.stage.exchange", lambda *_: False)
         target = tmp_path / "masks.zarr"
         other = write_source(tmp_path / "other", n_masks=300, seed=5)
         convert(other.folder, target, progress=False)
@@ -436,6 +442,27 @@ class TestInterrupted:
         assert_equal(target, small)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["masks.zarr", "other"]
 
+    def test_killed_after_the_exchange(
+        self, small: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The new store is there, and the old one not yet put away: the same command ends it."""
+        target = tmp_path / "masks.zarr"
+        other = write_source(tmp_path / "other", n_masks=300, seed=5)
+        convert(other.folder, target, progress=False)
+
+        def stop(*_: object) -> None:
+            raise Stopped
+
+        monkeypatch.setattr(Path, "rename", stop)
+        with pytest.raises(Stopped):
+            convert(small.folder, target, overwrite=True, progress=False)
+        monkeypatch.undo()
+        assert_equal(target, small)
+        with pytest.raises(StoreExists):
+            convert(other.folder, target, progress=False)
+        assert_equal(target, small)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["masks.zarr", "other"]
+
     def test_two_at_once(self, dataset: Path, store: Path, tmp_path: Path) -> None:
         """Of several processes that begin together one converts; the others refuse."""
         target = tmp_path / "masks.zarr"
@@ -444,9 +471,28 @@ class TestInterrupted:
         errors = [process.communicate(timeout=120)[1] for process in processes]
         assert sorted(process.returncode for process in processes) == [0, 1, 1]
         for error in errors:
-            assert not error or "another process is converting to" in error or "exists" in error
+            assert not error or "is writing" in error or "exists" in error
         assert {**files(target), "zarr.json": b""} == {**files(store), "zarr.json": b""}
         assert [path.name for path in tmp_path.iterdir()] == ["masks.zarr"]
+
+
+class TestSha256:
+    def test_the_file_is_the_one_that_was_published(self, small: Source, tmp_path: Path) -> None:
+        digest = hashlib.sha256(small.hdf5.read_bytes()).hexdigest()
+        convert(small.folder, tmp_path / "masks.zarr", sha256=digest.upper(), progress=False)
+        assert_equal(tmp_path / "masks.zarr", small)
+
+    def test_another_file_is_refused(self, small: Source, tmp_path: Path) -> None:
+        with pytest.raises(maskcube.SourceError, match=r"its SHA-256 is \w{64}, not 'ab12'"):
+            convert(small.folder, tmp_path / "masks.zarr", sha256="ab12", progress=False)
+        assert not list(tmp_path.iterdir())
+
+    def test_without_a_checksum_there_is_a_warning(self, tmp_path: Path) -> None:
+        source = write_source(tmp_path / "plain", compression=None, shuffle=False)
+        with pytest.warns(UserWarning, match="neither gzip nor fletcher32.*sha256="):
+            convert(source.folder, tmp_path / "masks.zarr", progress=False)
+        digest = hashlib.sha256(source.hdf5.read_bytes()).hexdigest()
+        convert(source.folder, tmp_path / "other.zarr", sha256=digest, progress=False)
 
 
 def _peak_memory(code: str) -> int:

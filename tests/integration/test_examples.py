@@ -23,9 +23,10 @@ MODULES = sorted(
 
 @pytest.fixture
 def place(dataset: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a folder as the examples expect it: ``laion-fmri`` and its store ``masks.zarr``."""
+    """Make a folder as the examples expect it: ``laion-fmri``, its store, and ``later``."""
     shutil.copytree(dataset, tmp_path / "laion-fmri")
     shutil.copytree(store, tmp_path / "masks.zarr")
+    maskcube.sample_dataset(tmp_path / "later", n_images=2, first_image=24)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -52,7 +53,7 @@ def test_there_are_examples() -> None:
         for test in _examples(f"maskcube.{module}")
         for name in [test.name]
     }
-    verbs = ["conversion.convert", "reader.open_masks", "scan.runs", "summary.info"]
+    verbs = ["conversion.convert", "growth.append", "correction.update", "reader.open_masks", "scan.runs", "summary.info"]
     assert {f"maskcube.{verb}" for verb in verbs} <= shown
 
 

@@ -181,6 +181,7 @@ def stored(path: Path, name: str) -> np.ndarray[Any, Any]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:.* has neither gzip nor fletcher32")
 class TestChunks:
     """A chunk that is not its pixels, whatever its filters and whoever reads it."""
 

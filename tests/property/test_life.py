@@ -102,7 +102,7 @@ class Life(RuleBasedStateMachine):
             self.struck(step, at)
         except Interrupted:
             found = self.found()
-            allowed = [None if each is None else each.masks for each in (before, after)]
+            allowed = [each.masks for each in (before, after) if each is not None]
             # Elsewhere than on a disk an old store is deleted first.
             assert found is None or any(np.array_equal(found, each) for each in allowed)
             assert found is not None or before is None or not isinstance(self.place, Path)
