@@ -417,7 +417,7 @@ class TestInterrupted:
     def test_killed_between_the_two_renames(
         self, small: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where folders cannot be exchanged the old one is set aside before the new one is there."""
+        """Where no exchange can be had, the old store is set aside before the new one is there."""
         monkeypatch.setattr("maskcube.stage.exchange", lambda *_: False)
         target = tmp_path / "masks.zarr"
         other = write_source(tmp_path / "other", n_masks=300, seed=5)

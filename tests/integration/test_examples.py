@@ -53,7 +53,7 @@ def test_there_are_examples() -> None:
         for test in _examples(f"maskcube.{module}")
         for name in [test.name]
     }
-    verbs = ["conversion.convert", "growth.append", "correction.update", "reader.open_masks", "scan.runs", "summary.info"]
+    verbs = ["conversion.convert", "growth.append", "reader.open_masks", "scan.runs"]
     assert {f"maskcube.{verb}" for verb in verbs} <= shown
 
 
