@@ -221,7 +221,8 @@ def crc_of(value: object) -> int:
 def sealed(block: Mapping[str, Any]) -> dict[str, Any]:
     """Return a store's block with its own checksum."""
     unsealed = {key: value for key, value in block.items() if key != _SEAL}
-    return {**unsealed, _SEAL: crc_of(unsealed)}
+    # Eight digits always: a store made at another time has the same size.
+    return {**unsealed, _SEAL: f"{crc_of(unsealed):08x}"}
 
 
 def is_sealed(block: Mapping[str, Any]) -> bool:

@@ -46,7 +46,7 @@ def change_root(store: Path, change: Callable[[dict[str, Any], dict[str, Any]], 
         if (store / name).is_dir():
             (store / name / "zarr.json").write_text(json.dumps(metadata))
     block.pop("crc32", None)
-    root["attributes"]["maskcube"] = {**block, "crc32": _crc(block)}
+    root["attributes"]["maskcube"] = {**block, "crc32": f"{_crc(block):08x}"}
     (store / "zarr.json").write_text(json.dumps(root))
 
 
