@@ -174,7 +174,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
 
 SLOW: list[Change] = [
     _most_masks,
-    lambda path: _foreign(path, _gzip_bomb(3 * GIB), compressors=GzipCodec()),
+    lambda path: _foreign(path, _gzip_bomb(GIB), compressors=GzipCodec()),
 ]
 """What takes ten seconds each."""
 
@@ -510,11 +510,12 @@ class TestFaultyStores:
 
     def _at_every_read(self, tiny: LocalStore, fault: Any, said: str) -> None:
         whole = FaultyStore(tiny, fault, number=0)
-        maskcube.verify(whole)
+        # Two threads may read a piece of the runs twice.
+        maskcube.verify(whole, workers=1)
         assert whole.n_reads > 30
         for number in range(1, whole.n_reads + 1):
             with pytest.raises(maskcube.MaskcubeError) as caught:
-                maskcube.verify(FaultyStore(tiny, fault, number=number))
+                maskcube.verify(FaultyStore(tiny, fault, number=number), workers=1)
             reason = "Input/output" if "Errno 5" in said else said.partition("] ")[2] or said
             assert reason in str(caught.value) or number > 1
 
