@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _LISTED = 8
+_LISTED_FAULTS = 32
 
 
 def listed(items: Iterable[object], *, limit: int = _LISTED) -> str:
@@ -193,7 +194,9 @@ class VerificationError(MaskcubeError, ValueError):
         self.masks = tuple(masks)
 
     def __str__(self) -> str:
-        found = [*self.faults, *(str(mask) for mask in self.masks[:_LISTED])]
+        found = [*self.faults[:_LISTED_FAULTS], *(str(mask) for mask in self.masks[:_LISTED])]
+        if len(self.faults) > _LISTED_FAULTS:
+            found.append(f"... ({len(self.faults):,} faults in all)")
         if len(self.masks) > _LISTED:
             found.append(f"... ({len(self.masks):,} bad masks in all)")
         lines = "".join(f"\n  - {fault}" for fault in found)

@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout
 from maskcube.manifest import CONVERT, Piece
-from maskcube.objects import ENTRIES, PLAN, Objects
+from maskcube.objects import ENTRIES, PLAN, Objects, get_at_most
 from maskcube.schema import shard_key
 from maskcube.stage import Stage
 
 __all__ = ["Entry", "Journal"]
+
+_MOST_JSON_BYTES = 2**30
+"""Of an entry: that of 64 masks of noise is some 100 MB."""
 
 _INCIDENTAL = {"created", "base", "layout"}
 """What the plan of a finished change may differ in: done again, it would begin where it ended."""
@@ -216,10 +219,9 @@ def _to_json(value: object) -> bytes:
 
 
 def _read_json(objects: Objects, key: str) -> dict[str, Any] | None:
-    """Return a JSON object; None when it is not there or was cut off in writing."""
-    data = objects.get(key)
+    """Return a JSON object; None when it is not there, or not as it was written."""
     try:
-        value = json.loads(data) if data else None
-    except (ValueError, RecursionError):
+        value = json.loads(get_at_most(objects, key, _MOST_JSON_BYTES) or b"null")
+    except (ValueError, RecursionError, MemoryError, CorruptStore):
         return None
     return value if isinstance(value, dict) else None
