@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.boundaries import steps_of
-from maskcube.codec import DamagedBytes, checksum, decode_chunk, encode_steps
+from maskcube.codec import DamagedBytes, EncodedSteps, checksum, decode_chunk
 from maskcube.commit import Origin
 from maskcube.encoded import EncodedShard
 from maskcube.errors import CorruptMask, NotAMaskStore, listed
@@ -101,7 +101,7 @@ def kept_entries(store: MaskStore, shards: Iterable[int]) -> dict[int, Entry]:
             areas=areas[every].tolist(),
             crcs=crcs[every].tolist(),
             counts=counts,
-            steps=encode_steps(steps),
+            steps=(EncodedSteps.of(steps),),
         )
     return entries
 

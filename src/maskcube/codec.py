@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "MOST_TEXT_BYTES",
     "STEPS_LEVEL",
     "ZSTD_LEVEL",
+    "EncodedSteps",
     "checksum",
     "decode_chunk",
     "decode_steps",
@@ -140,6 +141,24 @@ def frame_content_bytes(frame: bytes) -> int | None:
     if not width or len(field) < width:
         return None
     return int.from_bytes(field, "little") + (256 if width == 2 else 0)  # noqa: PLR2004 - RFC 8878
+
+
+class EncodedSteps(NamedTuple):
+    """Steps of some masks, as `encode_steps` gives them."""
+
+    n_steps: int
+    data: bytes
+
+    @classmethod
+    def of(cls, steps: np.ndarray[Any, np.dtype[Any]]) -> EncodedSteps:
+        """Encode steps of runs, (n,) integer."""
+        return cls(len(steps), encode_steps(steps.astype(np.int32, copy=False)))
+
+    def decoded(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Return the steps, (n,) int32; raises as `decode_steps` does."""
+        steps = np.empty(self.n_steps, np.int32)
+        decode_steps(self.data, steps)
+        return steps
 
 
 def encode_steps(steps: np.ndarray[Any, np.dtype[np.int32]]) -> bytes:

@@ -59,8 +59,8 @@ def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin
     }
     offsets = np.cumsum([0, *(n for entry in entries for n in entry.counts)], dtype=np.int64)
     written: dict[str, Piece] = {}
-    counts = [sum(entry.counts) for entry in entries]
-    for key, data in step_chunks(counts, (entry.steps for entry in entries)):
+    parts = (part for entry in entries for part in entry.steps)
+    for key, data in step_chunks(int(offsets[-1]), parts):
         journal.objects.put(key, data)
         written[key] = Piece.of(data)
     steps = tuple(written.values())

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from maskcube.codec import EncodedSteps
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout
 from maskcube.manifest import CONVERT, Piece
@@ -40,12 +41,13 @@ class Entry(NamedTuple):
     """CRC-32C of the pixels, for each of its masks."""
     counts: list[int]
     """Boundaries of runs, for each of its masks."""
-    steps: bytes
-    """The boundaries of all its masks: their steps, encoded."""
+    steps: tuple[EncodedSteps, ...]
+    """The boundaries of all its masks: their steps, in as many parts as were encoded."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain JSON types, with a checksum."""
-        record = {**self._asdict(), "steps": base64.b64encode(self.steps).decode()}
+        steps = [(part.n_steps, base64.b64encode(part.data).decode()) for part in self.steps]
+        record = {**self._asdict(), "steps": steps}
         return {**record, "crc32": zlib.crc32(_to_json(record))}
 
     @classmethod
@@ -59,7 +61,10 @@ class Entry(NamedTuple):
             found["areas"],
             found["crcs"],
             found["counts"],
-            base64.b64decode(found["steps"], validate=True),
+            tuple(
+                EncodedSteps(n_steps, base64.b64decode(data, validate=True))
+                for n_steps, data in found["steps"]
+            ),
         )
 
 

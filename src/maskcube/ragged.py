@@ -6,7 +6,7 @@ They are kept as steps, each boundary's distance from the one before, which are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.boundaries import boundaries_of_steps
-from maskcube.codec import DamagedBytes, decode_chunk, decode_steps, encode_steps
+from maskcube.codec import (
+    DamagedBytes,
+    EncodedSteps,
+    decode_chunk,
+    decode_steps,
+    encode_steps,
+)
 from maskcube.errors import CorruptStore
 from maskcube.schema import OFFSETS, STEPS
 from maskcube.store import MaskStore
@@ -36,21 +42,20 @@ def steps_chunk(n_steps: int) -> int:
     return max(1, min(_CHUNK_STEPS, n_steps))
 
 
-def step_chunks(counts: Sequence[int], encoded: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+def step_chunks(n_steps: int, parts: Iterable[EncodedSteps]) -> Iterator[tuple[str, bytes]]:
     """Yield key and bytes of each chunk of the steps of all masks, one in memory at a time.
 
     Parameters
     ----------
-    counts : sequence of int
-        Steps in each encoded part.
-    encoded : iterable of bytes
-        The parts, in order, as `encode_steps` gives them.
+    n_steps : int
+        How many there are in all.
+    parts : iterable of EncodedSteps
+        The steps, in order.
     """
-    chunk = np.zeros(steps_chunk(sum(counts)), np.int32)
+    chunk = np.zeros(steps_chunk(n_steps), np.int32)
     filled = number = 0
-    for count, part in zip(counts, encoded, strict=True):
-        steps = np.empty(count, np.int32)
-        decode_steps(part, steps)
+    for part in parts:
+        steps = part.decoded()
         while len(steps):
             taken = min(len(steps), len(chunk) - filled)
             chunk[filled : filled + taken] = steps[:taken]

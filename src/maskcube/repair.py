@@ -17,10 +17,10 @@ from maskcube.base import check_native
 from maskcube.boundaries import steps_of
 from maskcube.codec import (
     DamagedBytes,
+    EncodedSteps,
     checksum,
     decode_chunk,
     encode_mask,
-    encode_steps,
     pack_shard,
 )
 from maskcube.encoded import EncodedShard
@@ -126,15 +126,13 @@ def _steps(store: MaskStore, _: Sequence[Part]) -> _Made:
         return
     with suppress(CorruptMask):
         each = ShardReader(store).each(_encoded_steps, np.arange(store.layout.n_masks))
-        counts = [count for count, _ in each]
-        for key, data in step_chunks(counts, (steps for _, steps in each)):
+        for key, data in step_chunks(sum(part.n_steps for part in each), each):
             if key in pieces:
                 yield key, data, pieces[key]
 
 
-def _encoded_steps(mask: NDArray[np.uint8]) -> tuple[int, bytes]:
-    steps = steps_of(mask)
-    return len(steps), encode_steps(steps)
+def _encoded_steps(mask: NDArray[np.uint8]) -> EncodedSteps:
+    return EncodedSteps.of(steps_of(mask))
 
 
 def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.boundaries import steps_of
-from maskcube.codec import checksum, encode_mask, encode_steps, pack_shard
+from maskcube.codec import EncodedSteps, checksum, encode_mask, pack_shard
 from maskcube.hdf5 import MaskFile
 from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, blocks
@@ -26,14 +27,20 @@ _MASKS_AT_ONCE = 8
 """Masks that a thread encodes before it asks for more: asking costs as much as a tenth of one."""
 
 
+_WAITING_STEPS = 2**15
+"""Steps of a mask that wait for its shard to be full: an object has some hundred."""
+
+
 class EncodedMask(NamedTuple):
     """A mask as it goes into a shard, and what was found in it."""
 
     chunk: bytes
     crc32c: int
-    steps: NDArray[Any]
-    """Lengths of background and object, in turn, in the smallest integers: where a mask is noise
-    they take more than the mask itself."""
+    area: int
+    n_steps: int
+    steps: NDArray[Any] | EncodedSteps
+    """Lengths of background and object, in turn, in the smallest integers. Those of many masks are
+    encoded together; where a mask is noise they take as much as its pixels, and do not wait."""
 
 
 class ShardWriter:
@@ -149,25 +156,39 @@ def write_shard(journal: Journal, shard: int, masks: Sequence[EncodedMask]) -> N
     data = pack_shard([mask.chunk for mask in masks], journal.layout.shard_masks)
     entry = Entry(
         piece=Piece.of(data),
-        areas=[int(mask.steps[1::2].sum()) for mask in masks],
+        areas=[mask.area for mask in masks],
         crcs=[mask.crc32c for mask in masks],
-        counts=[len(mask.steps) for mask in masks],
-        steps=encode_steps(np.concatenate([mask.steps for mask in masks], dtype=np.int32)),
+        counts=[mask.n_steps for mask in masks],
+        steps=tuple(_parts(masks)),
     )
     journal.objects.put(shard_key(shard), data)
     journal.record(shard, entry)
 
 
+def _parts(masks: Sequence[EncodedMask]) -> Iterator[EncodedSteps]:
+    """Yield the steps of masks, those of neighbours together unless they are encoded already."""
+    for encoded, each in groupby(masks, lambda mask: isinstance(mask.steps, EncodedSteps)):
+        steps: list[Any] = [mask.steps for mask in each]
+        if encoded:
+            yield from steps
+        else:
+            yield EncodedSteps.of(np.concatenate(steps, dtype=np.int32))
+
+
 def encoded_mask(mask: NDArray[np.uint8], chunk: bytes | None = None) -> EncodedMask:
     """Encode a mask, (y, x) uint8 of 0 and 1, unless its chunk is there already."""
     chunk = encode_mask(mask) if chunk is None else chunk
-    return EncodedMask(chunk, checksum(mask), _smallest(steps_of(mask)))
+    steps = steps_of(mask)
+    few = len(steps) <= _WAITING_STEPS
+    return EncodedMask(
+        chunk,
+        checksum(mask),
+        int(steps[1::2].sum()),
+        len(steps),
+        steps.astype(np.min_scalar_type(steps.max(initial=0))) if few else EncodedSteps.of(steps),
+    )
 
 
 def _encode(slab: Slab, rows: Block) -> list[EncodedMask]:
     """Encode some masks, each while it is still in the processor's cache."""
     return [encoded_mask(slab.mask(row)) for row in range(rows.start, rows.stop)]
-
-
-def _smallest(steps: NDArray[np.int32]) -> NDArray[Any]:
-    return steps.astype(np.min_scalar_type(steps.max(initial=0)))

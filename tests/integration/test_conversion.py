@@ -510,6 +510,22 @@ def _peak_memory(code: str) -> int:
 
 
 @pytest.mark.slow
+def test_the_memory_budget_holds_for_noise(tmp_path: Path) -> None:
+    """Runs of one pixel each: their lengths take as much memory as the masks."""
+    source = write_source(
+        tmp_path / "data", n_masks=200, shape=(1000, 1000), chunks=(1, 1000, 1000)
+    )
+    assert source.hdf5.stat().st_size > 2e7
+    code = f"""
+import maskcube
+maskcube.convert({str(source.folder)!r}, {str(tmp_path / "masks.zarr")!r},
+                 memory="300MiB", progress=False)
+"""
+    assert _peak_memory(code) <= 300 * 2**20
+    assert maskcube.verify(tmp_path / "masks.zarr").n_masks == 200
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", ["mask", (300, 50, 50)], ids=str)
 @pytest.mark.parametrize("memory", [256, 512, 1024])
 def test_the_memory_budget_holds(tmp_path: Path, chunks: Any, memory: int) -> None:
