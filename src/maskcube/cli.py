@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -47,24 +47,32 @@ def main() -> None:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 metadata = click.option("--metadata", metavar="CSV", help="The CSV, if not beside the HDF5.")
-sha256 = click.option("--sha256", metavar="HEX", help="Refuse an HDF5 that has another SHA-256.")
 workers = click.option("--workers", type=int, help="Threads; one for each core by default.")
 images = click.option("--image", "image", multiple=True, help="Only this image; may be repeated.")
 nouns = click.option("--noun", "noun", multiple=True, help="Only this noun; may be repeated.")
 
 
+def reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments and options of what reads a source into a store."""
+    for option in (
+        as_json,
+        quiet,
+        click.option("--memory", default="1GiB", show_default=True, help="Most memory to take."),
+        workers,
+        click.option("--sha256", metavar="HEX", help="Refuse an HDF5 that has another SHA-256."),
+        click.option("--allow-duplicates", is_flag=True, help="Accept equal labels."),
+        click.option("--normalize", is_flag=True, help="Take every pixel but 0 as 1."),
+        metadata,
+        click.argument("store"),
+        click.argument("source"),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.argument("source")
-@click.argument("store")
-@metadata
+@reading
 @click.option("--overwrite", is_flag=True, help="Replace a mask store that is at STORE.")
-@click.option("--normalize", is_flag=True, help="Take every pixel but 0 as 1.")
-@click.option("--allow-duplicates", is_flag=True, help="Accept equal image, noun and instance.")
-@sha256
-@workers
-@click.option("--memory", default="1GiB", show_default=True, help="Most memory to take.")
-@quiet
-@as_json
 def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
     """Convert SOURCE, a data folder or an HDF5, to the store STORE.
 
@@ -79,16 +87,7 @@ def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: A
 
 
 @main.command()
-@click.argument("source")
-@click.argument("store")
-@metadata
-@click.option("--normalize", is_flag=True, help="Take every pixel but 0 as 1.")
-@click.option("--allow-duplicates", is_flag=True, help="Accept equal image, noun and instance.")
-@sha256
-@workers
-@click.option("--memory", default="1GiB", show_default=True, help="Most memory to take.")
-@quiet
-@as_json
+@reading
 def append(source: str, store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
     """Append the masks of SOURCE, a data folder or an HDF5, to the store STORE.
 

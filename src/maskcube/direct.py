@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from maskcube.disk import advise
 from maskcube.errors import MaskcubeError, StoreExists
 from maskcube.manifest import Piece
-from maskcube.objects import PLAN, WORK, Objects
+from maskcube.objects import PLAN, REPLACING, WORK, Objects
 from maskcube.schema import MASKS, ROOT, shard_key
 from maskcube.store import MaskStore
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 __all__ = ["DirectStage"]
-
-_REPLACING = f"{WORK}/replacing.json"
-"""Key of the mark that an old store is being deleted."""
 
 _SWITCHING = f"{WORK}/switching.json"
 """Key of the mark that a change is complete and is being copied into its place."""
@@ -76,14 +73,14 @@ class DirectStage:
 
     def prepare(self) -> None:
         """Delete the store that is to be replaced, its root first: then none can open it."""
-        replacing = self._there(_REPLACING)
+        replacing = self._there(REPLACING)
         if self._there(PLAN) and not self._is_store():
             self.place.delete(ROOT)
         if replacing or self._there(ROOT):
             if not self._overwrite and not replacing:
                 raise StoreExists(f"{self.location} exists; overwrite=True would replace it")
             # Killed from here on, the same command goes on deleting.
-            self.place.put(_REPLACING, b"{}")
+            self.place.put(REPLACING, b"{}")
             self.place.delete(ROOT)
             for key in list(self.place.keys()):
                 if not key.startswith(f"{WORK}/"):

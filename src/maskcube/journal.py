@@ -133,9 +133,9 @@ class Journal:
         differs = _differing(plan, begun or {}) - {"created"}
         if begun and differs and not anew:
             raise StoreExists(f"{stage.location}: {_in_the_way(plan, begun, differs)}")
-        if begun and differs:
-            stage.discard()
         if not begun or differs:
+            # Nor may anything stay of which nobody knows from what it was made.
+            stage.discard()
             stage.objects.put(PLAN, _to_json(plan))
             begun = plan
         for shard in kept or {}:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTRIES",
     "PLAN",
+    "REPLACING",
     "WORK",
     "Folder",
     "Objects",
@@ -41,6 +42,9 @@ _MOST_PIECE_BYTES = 2**28
 
 PLAN = f"{WORK}/plan.json"
 """Key of the plan of what is being written."""
+
+REPLACING = f"{WORK}/replacing.json"
+"""Key of the mark that an old store is being replaced."""
 
 ENTRIES = f"{WORK}/shards"
 """Prefix of the journal's entries, one for each finished shard."""

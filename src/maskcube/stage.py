@@ -22,6 +22,7 @@ from maskcube.errors import MaskcubeError, NotAMaskStore, StoreExists
 from maskcube.manifest import Piece
 from maskcube.objects import (
     PLAN,
+    REPLACING,
     WORK,
     Folder,
     Objects,
@@ -34,9 +35,6 @@ from maskcube.schema import ROOT
 from maskcube.store import MaskStore
 
 __all__ = ["Stage", "open_stage"]
-
-_REPLACING = f"{WORK}/replacing.json"
-"""Key of the mark that says which store this one takes the place of."""
 
 
 class Stage(AbstractContextManager["Stage"], Protocol):
@@ -138,7 +136,7 @@ class LocalStage:
         self._lock.acquire()
         if self._replaced.exists() and not self.target.exists():
             self._replaced.rename(self.target)
-        if not (self.target / WORK).is_dir():
+        if not (self.target / WORK).is_dir() or self.place.get(ROOT) is None:
             return False
         if self.place.get(PLAN) is None:
             self.clean()
@@ -176,7 +174,7 @@ class LocalStage:
             flush(Path(folder))
         old = self.place.get(ROOT)
         if old is not None:
-            self.objects.put(_REPLACING, json.dumps(Piece.of(old)).encode())
+            self.objects.put(REPLACING, json.dumps(Piece.of(old)).encode())
             if exchange(self.partial, self.target):
                 # Killed here, the new store says which one is to be put away.
                 self._put_away()
@@ -189,7 +187,7 @@ class LocalStage:
 
     def _put_away(self) -> None:
         """Move the store that was replaced to where it will be deleted."""
-        mark, old = self.place.get(_REPLACING), self.objects.get(ROOT)
+        mark, old = self.place.get(REPLACING), self.objects.get(ROOT)
         if mark is not None and old is not None and json.loads(mark) == list(Piece.of(old)):
             self.partial.rename(self.target / WORK / "replaced")
 

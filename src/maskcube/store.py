@@ -23,7 +23,7 @@ from maskcube.manifest import CONVERT, Manifest, Piece
 from maskcube.objects import (
     ENTRIES,
     PLAN,
-    WORK,
+    REPLACING,
     Folder,
     Objects,
     StoreLike,
@@ -253,10 +253,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _nothing_there(objects: Objects) -> StoreNotFound | IncompleteStore | NotAMaskStore:
     """Tell a conversion that was interrupted from a wrong path."""
-    building, something = [objects], None
+    places, something = [objects], None
     if isinstance(objects, Folder) and objects.path.name:
-        building.append(Folder(partial_path(objects.path)))
-    for place in building:
+        places.append(Folder(partial_path(objects.path)))
+    for place in places:
         unfinished = _unfinished(place)
         if unfinished is not None:
             return IncompleteStore(f"{objects.location}: {unfinished}")
@@ -269,17 +269,17 @@ def _nothing_there(objects: Objects) -> StoreNotFound | IncompleteStore | NotAMa
 
 def _unfinished(objects: Objects) -> str | None:
     """Say how far a conversion, or a change of a store, has come; None when there is none."""
-    plan = objects.get(PLAN)
-    if plan is None and next(iter(objects.keys(f"{WORK}/")), None) is None:
-        return None
+    n_finished = 0
     try:
-        found = json.loads(plan or b"")
-        action, n_shards = found["action"], Layout(**found["layout"]).n_shards
-    except (ValueError, RecursionError, KeyError, TypeError, ZeroDivisionError):
-        return "an unfinished conversion or change: run the same again to finish it"
+        plan = json.loads(objects.get(PLAN) or b"")
+        action, n_shards = plan["action"], Layout(**plan["layout"]).n_shards
+    except (ValueError, RecursionError, KeyError, TypeError, ArithmeticError, MemoryError):
+        replacing = objects.get(REPLACING) is not None
+        return "half a conversion: run it again to finish it" if replacing else None
     if action != CONVERT:
         return f"an unfinished {action}: run it again to finish it"
-    n_finished = sum(1 for _ in objects.keys(f"{ENTRIES}/"))
+    with suppress(CorruptStore):
+        n_finished = sum(1 for _ in objects.keys(f"{ENTRIES}/"))
     return (
         f"half a conversion, {n_finished} of {n_shards} shards:"
         " run the same conversion again to finish it"

@@ -309,13 +309,27 @@ def test_a_damaged_journal_is_not_believed(
     path = tmp_path / "masks.zarr.partial" / "_maskcube" / "shards" / "0.json"
     entry = json.loads(path.read_text())
     if field == "steps":
-        entry[field] = entry[field][::-1]
+        entry[field][0][1] = entry[field][0][1][::-1]
     else:
         entry[field][0] += 1
     path.write_text(json.dumps(entry))
     report = convert(small.folder, tmp_path / "masks.zarr", progress=False)
     assert report.n_resumed == 1
     assert files(tmp_path / "masks.zarr") == files(tmp_path / "whole.zarr")
+
+
+def test_without_its_plan_nothing_is_believed(
+    small: Source, tmp_path: Path, stop_after: Any, monkeypatch: Any
+) -> None:
+    """Whole shards of another source would do, by their entries: only the plan tells."""
+    other = write_source(tmp_path / "other", seed=9)
+    stop_after(5)
+    with pytest.raises(Stopped):
+        convert(other.folder, tmp_path / "masks.zarr", workers=1, progress=False)
+    monkeypatch.undo()
+    (tmp_path / "masks.zarr.partial" / "_maskcube" / "plan.json").write_bytes(b"{")
+    assert convert(small.folder, tmp_path / "masks.zarr", progress=False).n_resumed == 0
+    assert_equal(tmp_path / "masks.zarr", small)
 
 
 class Stopped(Exception):

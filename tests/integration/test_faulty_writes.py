@@ -87,6 +87,11 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         disk.unmount()
 
 
+# Slow only in that they need root, which CI is and who runs the tests may not be.
+NEEDS_ROOT = pytest.mark.slow
+
+
+@NEEDS_ROOT
 class TestFullDisk:
     @pytest.mark.parametrize("size", ["8k", "60k", "250k", "330k", "400k", "450k"])
     def test_a_new_store(self, convert: Run, case: Case, disk: Disk, size: str) -> None:
@@ -140,6 +145,7 @@ class TestFullDisk:
         case.check_finished(disk.target, "the same command")
 
 
+@NEEDS_ROOT
 def test_a_read_only_disk(convert: Run, noise: Source, case: Case, disk: Disk) -> None:
     disk.mount("remount,ro")
     with pytest.raises(OSError, match="Read-only file system"):

@@ -10,7 +10,8 @@ import errno
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +72,17 @@ def content_of(number: int) -> Content:
 
 class Interrupted(Exception):
     """A step that was struck."""
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Tell the fault that was injected from all others."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise Interrupted from error
 
 
 class Life(RuleBasedStateMachine):
@@ -243,11 +255,8 @@ class LifeOnDisk(Life):
     def struck(self, step: Callable[[], object], at: int) -> None:
         Disk.tripwire = Tripwire(self.folder, at, Strike.FAIL)
         try:
-            step()
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            raise Interrupted from error
+            with interrupting():
+                step()
         finally:
             Disk.tripwire = None
         assert [path.name for path in self.folder.iterdir()] == ["masks.zarr"]
@@ -272,11 +281,8 @@ class LifeInMemory(Life):
         memory = self.place
         self.place = Faults(memory, at, BROKEN)
         try:
-            step()
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            raise Interrupted from error
+            with interrupting():
+                step()
         finally:
             self.place = memory
 
