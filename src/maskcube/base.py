@@ -140,7 +140,7 @@ def encoded_masks(
         row = rows.start + len(masks)
         raise CorruptMask(
             f"{store.location}: {name_of(store.objects, row)}: {error};"
-            " verify(store, source, repair=True) mends it",
+            " repair=True of verify mends it",
             [row],
         ) from error
     return masks

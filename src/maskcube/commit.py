@@ -13,7 +13,7 @@ from maskcube.errors import CorruptStore
 from maskcube.journal import Journal
 from maskcube.manifest import Manifest, Piece, RunPieces
 from maskcube.ragged import step_chunks, steps_chunk
-from maskcube.schema import OFFSETS, ROOT, build, value_bytes
+from maskcube.schema import COPY, OFFSETS, ROOT, build, value_bytes
 
 __all__ = ["Origin", "commit"]
 
@@ -85,6 +85,7 @@ def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin
 
     objects = build(journal.layout, coordinates, offsets, chunk_steps, attributes)
     root = objects.pop(ROOT)
+    objects[COPY] = root
     for key, data in objects.items():
         journal.objects.put(key, data)
         written[key] = Piece.of(data)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from maskcube.errors import CorruptStore
+from maskcube.errors import CorruptStore, MaskcubeError
 from maskcube.layout import DIMS
 from maskcube.manifest import Piece, is_sealed
 from maskcube.objects import get_at_most
 from maskcube.schema import (
     COORDINATES,
+    COPY,
     MASK_ATTRIBUTES,
     MASKS,
     OFFSETS,
@@ -25,7 +26,7 @@ from maskcube.schema import (
 )
 from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 
-__all__ = ["described", "description_faults", "has_runs"]
+__all__ = ["described", "description_faults", "has_runs", "has_true_copy"]
 
 _CONSOLIDATED = {"kind": "inline", "must_understand": False}
 
@@ -44,8 +45,21 @@ def description_faults(store: MaskStore) -> list[str]:
     found = []
     if not is_sealed(store.attributes["maskcube"]):
         found.append("the root's attribute 'maskcube' is not as it was written: its crc32 differs")
+    if store.manifest.metadata and not has_true_copy(store):
+        found.append(f"{COPY}, the copy of the root metadata, is missing or another one")
     names = [MASKS, *COORDINATES, *((RUNS, STEPS, OFFSETS) if has_runs(store) else ())]
     return [*found, *filter(None, (_fault(store, name) for name in names))]
+
+
+def has_true_copy(store: MaskStore) -> bool:
+    """Whether the copy of the root metadata says the same of every piece and of every array."""
+    try:
+        copy = MaskStore(store.objects, root=COPY)
+        crcs = {name: description_crc(copy.arrays[name]) for name in store.manifest.metadata}
+    except (MaskcubeError, KeyError, TypeError, AttributeError):
+        return False
+    same = copy.attributes["maskcube"] == store.attributes["maskcube"]
+    return same and crcs == store.manifest.metadata
 
 
 def _fault(store: MaskStore, name: str) -> str | None:

@@ -191,7 +191,7 @@ class Journal:
             self.objects.delete(shard_key(shard))
             return (
                 f"shard {shard} of the store that is changed is damaged:"
-                " verify(store, source, repair=True) mends it"
+                " repair=True of verify mends it"
             )
         self.objects.delete(f"{ENTRIES}/{shard}.json")
         return f"shard {shard} does not read back as it was written; run the same again"

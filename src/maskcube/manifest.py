@@ -148,7 +148,7 @@ class Manifest:
         return sealed(block)
 
     @classmethod
-    def from_json(cls, block: object, location: str) -> Manifest:
+    def from_json(cls, block: dict[str, Any], location: str) -> Manifest:
         """Read the block of the store at `location`.
 
         Raises
@@ -156,10 +156,6 @@ class Manifest:
         NotAMaskStore
             When it is missing, of a newer format, or not what a conversion writes.
         """
-        if not isinstance(block, dict):
-            raise NotAMaskStore(
-                f"{location} is a Zarr group without the attribute 'maskcube': no mask store"
-            )
         version = block.get("format_version")
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise NotAMaskStore(

@@ -30,6 +30,10 @@ class Part(NamedTuple):
     """Whether every pixel but 0 was taken as 1."""
     masks: MaskSource
 
+    def holds(self, row: int) -> bool:
+        """Whether a row of the store is among these."""
+        return self.rows.start <= row < self.rows.stop
+
     def pixels(self, rows: range) -> NDArray[np.uint8]:
         """Return the masks of consecutive rows of the store from the source."""
         block = Block(rows.start - self.rows.start, rows.stop - self.rows.start)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.base import check_native
-from maskcube.boundaries import steps_of
+from maskcube.boundaries import masks_from_runs, steps_of
 from maskcube.codec import (
     DamagedBytes,
     EncodedSteps,
@@ -24,24 +24,45 @@ from maskcube.codec import (
     pack_shard,
 )
 from maskcube.encoded import EncodedShard
-from maskcube.errors import CorruptMask, CorruptStore
-from maskcube.integrity import described
-from maskcube.manifest import Piece
-from maskcube.objects import Objects
+from maskcube.errors import CorruptMask, CorruptStore, InvalidOption, MaskcubeError
+from maskcube.integrity import described, has_true_copy
+from maskcube.manifest import Piece, is_sealed
+from maskcube.objects import PLAN, REPLACING, Objects, StoreLike, get_at_most, open_objects
 from maskcube.parts import Part
 from maskcube.ragged import RunReader, step_chunks, step_key
-from maskcube.schema import COORDINATES, OFFSETS, ROOT, build, shard_key
+from maskcube.schema import COORDINATES, COPY, OFFSETS, ROOT, build, shard_key
 from maskcube.shards import ShardReader
-from maskcube.store import MaskStore, parsed_metadata
+from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 
-__all__ = ["repair"]
+__all__ = ["make_again", "restore_root"]
 
 
-def repair(store: MaskStore, parts: Sequence[Part]) -> list[str]:
+def restore_root(place: StoreLike, storage_options: dict[str, Any] | None = None) -> bool:
+    """Write the root metadata again from its copy where it is lost or damaged; say whether it was.
+
+    What an unfinished run has left has no root on purpose, and is not touched.
+    """
+    objects = open_objects(place, storage_options)
+    try:
+        MaskStore(objects)
+    except MaskcubeError:
+        if objects.get(PLAN) is not None or objects.get(REPLACING) is not None:
+            return False
+        with suppress(MaskcubeError):
+            copy = MaskStore(objects, root=COPY)
+            data = get_at_most(objects, COPY, MOST_METADATA_BYTES)
+            if data is not None and is_sealed(copy.attributes["maskcube"]):
+                _put(open_objects(place, storage_options, read_only=False), ROOT, data)
+                return True
+    return False
+
+
+def make_again(store: MaskStore, parts: Sequence[Part]) -> list[str]:
     """Write the damaged objects again that can be made, and return their keys.
 
-    Shards need the source, and so do coordinates that are from the CSV, of all rows; the other
-    coordinates and the runs are made from the masks, metadata from the root's copy.
+    Masks are made from their runs or from the source, and runs from the masks: of these three one
+    must be whole. Coordinates that are from the CSV need every source; the others are made from the
+    masks, metadata from the root's copy.
 
     Parameters
     ----------
@@ -78,7 +99,7 @@ def _put(objects: Objects, key: str, data: bytes) -> None:
 
 
 def _shards(store: MaskStore, parts: Sequence[Part]) -> _Made:
-    """Yield the damaged shards, of masks that are whole and of others from the source."""
+    """Yield the damaged shards: of masks that are whole, and of others from runs or source."""
     crcs = _coordinate(store, "crc32c")
     for shard, piece in enumerate(store.manifest.shards):
         key = shard_key(shard)
@@ -87,16 +108,34 @@ def _shards(store: MaskStore, parts: Sequence[Part]) -> _Made:
             continue
         rows = store.layout.shard_rows(shard)
         chunks = _whole_chunks(store, shard, data, crcs)
-        for part in parts:
-            inside = range(max(rows.start, part.rows.start), min(rows.stop, part.rows.stop))
-            lost = [row for row in inside if row not in chunks]
-            if lost:
-                first = lost[0]
-                pixels = part.pixels(range(first, lost[-1] + 1))
-                chunks.update((row, encode_mask(pixels[row - first])) for row in lost)
+        for made in (_from_runs, _from_sources):
+            lost = [row for row in range(rows.start, rows.stop) if row not in chunks]
+            chunks.update(made(store, parts, lost))
         if len(chunks) == len(rows):
             ordered = [chunks[row] for row in range(rows.start, rows.stop)]
             yield key, pack_shard(ordered, store.layout.shard_masks), piece
+
+
+def _from_runs(store: MaskStore, _: Sequence[Part], lost: list[int]) -> dict[int, bytes]:
+    """Return encoded masks made from their runs, which are all that there is of an updated one."""
+    with suppress(CorruptStore, InvalidOption):
+        if lost and store.manifest.runs is not None:
+            boundaries, offsets = RunReader(store).read(np.array(lost))
+            masks = masks_from_runs(boundaries, offsets, store.layout.shape[1:])
+            return dict(zip(lost, map(encode_mask, masks), strict=True))
+    return {}
+
+
+def _from_sources(store: MaskStore, parts: Sequence[Part], lost: list[int]) -> dict[int, bytes]:
+    """Return encoded masks of those sources that were given; not of masks updated since."""
+    updated = store.manifest.updated()
+    chunks: dict[int, bytes] = {}
+    for part in parts:
+        rows = [row for row in lost if part.holds(row) and row not in updated]
+        if rows:
+            pixels = part.pixels(range(rows[0], rows[-1] + 1))
+            chunks.update((row, encode_mask(pixels[row - rows[0]])) for row in rows)
+    return chunks
 
 
 def _whole_chunks(
@@ -149,6 +188,9 @@ def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:
     pieces = {f"{name}/c/0": piece for name, piece in store.manifest.coordinates.items()}
     if runs is not None:
         pieces[f"{OFFSETS}/c/0"] = runs.offsets
+    root = store.objects.get(ROOT) or b""
+    if store.manifest.metadata and not has_true_copy(store):
+        yield COPY, root, store.edition.identity
     for key, data in objects.items():
         if key in pieces:
             yield key, data, pieces[key]

@@ -90,4 +90,5 @@ def _sizes(store: MaskStore) -> list[int]:
     if manifest.runs is not None:
         pieces += [*manifest.runs.steps, manifest.runs.offsets]
     metadata = (store.objects.size(f"{name}/{ROOT}") or 0 for name in store.arrays)
-    return [*(piece.length for piece in pieces), *metadata, store.edition.identity.length]
+    root = store.edition.identity.length
+    return [*(piece.length for piece in pieces), *metadata, root, root]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COORDINATES",
+    "COPY",
     "MASKS",
     "MASK_ATTRIBUTES",
     "OFFSETS",
@@ -37,6 +38,10 @@ ROOT = "zarr.json"
 """Key of the root metadata: with it a group is there, without it there is none."""
 
 MASKS = "masks"
+
+COPY = f"{MASKS}/root.json"
+"""Key of a copy of the root metadata, without which no piece could be told to be right. It lies
+below an array, where zarr does not look for groups and arrays and wonder what it is."""
 
 MASK_ATTRIBUTES: dict[str, Any] = {
     "long_name": "object mask",

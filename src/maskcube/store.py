@@ -31,7 +31,7 @@ from maskcube.objects import (
     open_objects,
     partial_path,
 )
-from maskcube.schema import COORDINATES, MASKS, ROOT, is_native, value_bytes
+from maskcube.schema import COORDINATES, COPY, MASKS, ROOT, is_native, value_bytes
 from maskcube.texts import Texts
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class MaskStore:
     ----------
     objects : Objects
         Where its bytes are.
+    root : str
+        Key of the root metadata, or of its copy.
 
     Attributes
     ----------
@@ -73,14 +75,14 @@ class MaskStore:
         When there is no complete mask store of a known format.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, root: str = ROOT) -> None:
         self.objects = objects
         stamp = objects.stamp(ROOT)
-        root, identity = _read_root(objects)
+        found, identity = _read_root(objects, root)
         self.edition = Edition(objects, identity, stamp)
-        self.attributes: dict[str, Any] = root["attributes"]
-        self.manifest = Manifest.from_json(self.attributes.get("maskcube"), objects.location)
-        self.arrays = _arrays(root, objects.location)
+        self.attributes: dict[str, Any] = found["attributes"]
+        self.manifest = Manifest.from_json(self.attributes["maskcube"], objects.location)
+        self.arrays = _arrays(found, objects.location)
         _check_arrays(self.arrays, self.layout, objects.location)
 
     @classmethod
@@ -217,18 +219,29 @@ def read_manifest(objects: Objects) -> Manifest:
     return MaskStore(objects).manifest
 
 
-def _read_root(objects: Objects) -> tuple[dict[str, Any], Piece]:
-    """Return the parsed root metadata of a Zarr format 3 group, and its checksum."""
-    data = get_at_most(objects, ROOT, MOST_METADATA_BYTES)
+def _read_root(objects: Objects, key: str) -> tuple[dict[str, Any], Piece]:
+    """Return the parsed root metadata of a mask store, and its checksum."""
+    data = get_at_most(objects, key, MOST_METADATA_BYTES)
     if data is None:
         raise _nothing_there(objects)
     root = parsed_metadata(data)
     is_group = root.get("node_type") == "group" and root.get("zarr_format") == _ZARR_FORMAT
-    if not is_group or not isinstance(root.get("attributes"), dict):
-        raise NotAMaskStore(
-            f"{objects.location}: {ROOT} is no metadata of a Zarr group of format {_ZARR_FORMAT}"
-        )
-    return root, Piece.of(data)
+    attributes = root.get("attributes")
+    if not is_group or not isinstance(attributes, dict):
+        found = f"{ROOT} is no metadata of a Zarr group of format {_ZARR_FORMAT}"
+    elif not isinstance(attributes.get("maskcube"), dict):
+        found = "a Zarr group without the attribute 'maskcube': no mask store"
+    else:
+        return root, Piece.of(data)
+    raise NotAMaskStore(f"{objects.location}: {found}{_advice(objects)}")
+
+
+def _advice(objects: Objects) -> str:
+    """Say what to do where the root metadata is lost, if there is a copy."""
+    with suppress(CorruptStore):
+        if objects.get(COPY, 0, 1) is not None:
+            return f"; there is a copy, {COPY}: repair=True of verify would restore it"
+    return ""
 
 
 def parsed_metadata(data: bytes) -> dict[str, Any]:
@@ -263,7 +276,8 @@ def _nothing_there(objects: Objects) -> StoreNotFound | IncompleteStore | NotAMa
     with suppress(CorruptStore):  # plain https cannot list
         something = next(iter(objects.keys()), None)
     if something is not None:
-        return NotAMaskStore(f"{objects.location} has no {ROOT}: no Zarr group of format 3")
+        found = f"{objects.location} has no {ROOT}: no Zarr group of format 3"
+        return NotAMaskStore(f"{found}{_advice(objects)}")
     return StoreNotFound(f"no mask store at {objects.location}; make one with maskcube.convert")
 
 

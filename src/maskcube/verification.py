@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from maskcube.boundaries import boundaries_of
 from maskcube.codec import DamagedBytes, checksum, decode_chunk
 from maskcube.comparison import Found, column_or_none, compare
 from maskcube.encoded import EncodedShard
-from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError
+from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError, listed
 from maskcube.integrity import description_faults, has_runs
 from maskcube.layout import Block, worker_count
 from maskcube.manifest import Piece
@@ -25,7 +25,8 @@ from maskcube.parts import Part, Sources, open_parts
 from maskcube.progress import mask_bar
 from maskcube.ragged import RunReader, RunScan
 from maskcube.readers import StoreReader, open_reader
-from maskcube.schema import COORDINATES, MASKS, shard_key
+from maskcube.repair import make_again, restore_root
+from maskcube.schema import COORDINATES, MASKS, ROOT, shard_key
 from maskcube.stage import open_stage
 from maskcube.store import MaskStore
 
@@ -51,8 +52,10 @@ class VerificationReport:
     n_masks: int
     n_compared: int
     """Masks whose every pixel was compared with a source."""
+    n_updated: int
+    """Masks that have other pixels than their source since `update`; these are not compared."""
     repaired: tuple[str, ...]
-    """Objects of the store that were damaged and are whole again."""
+    """Keys of the objects that were damaged and are whole again."""
     n_shards: int
     seconds: float
     """Wall time."""
@@ -67,12 +70,23 @@ class VerificationReport:
             against = f"equal to {self.source}"
         elif self.source:
             against += f", {self.n_compared:,} of them equal to {self.source}"
-        n_repaired = len(self.repaired)
-        repaired = f"; {n_repaired:,} objects repaired" if n_repaired else ""
+        n_updated = f"; {self.n_updated:,} updated since" if self.n_updated else ""
         return (
             f"{self.location}: all {self.n_masks:,} masks in {self.n_shards:,} shards and all"
-            f" coordinates are {against}{repaired}; {self.seconds:.1f} s"
+            f" coordinates are {against}{n_updated}{_made_again(self.repaired)};"
+            f" {self.seconds:.1f} s"
         )
+
+
+def _made_again(keys: Sequence[str]) -> str:
+    n_objects = "1 object" if len(keys) == 1 else f"{len(keys):,} objects"
+    return f"; {n_objects} made again: {listed(keys)}" if keys else ""
+
+
+def _tried(keys: Sequence[str]) -> str:
+    """Say what a repair did that could not make everything again."""
+    rest = "masks need their runs or their source, fields of the CSV every source"
+    return f"not all could be made again: {rest}{_made_again(keys)}"
 
 
 def verify(
@@ -100,9 +114,9 @@ def verify(
     metadata : str, pathlib.Path or sequence of them, optional
         The source's CSV, when it does not lie beside the HDF5.
     repair : bool
-        First make damaged objects again and write them where they have the size and the checksum
-        that the manifest says: shards and fields of the CSV from the source, all else from what is
-        whole. Nothing else is written.
+        First make damaged objects again, and write them where they have the size and the checksum
+        that the manifest says: masks from their runs or the source and runs from the masks, fields
+        of the CSV from every source, all else from what is whole. Nothing else is written.
     workers : int, optional
         Threads; each holds an encoded shard and a decoded mask. One for each core by default.
     progress : bool
@@ -134,9 +148,10 @@ def verify(
     5
     """
     started = time.monotonic()
+    restored = [ROOT] if repair and restore_root(store, storage_options) else []
     opened = MaskStore.open(store, storage_options)
     with open_parts(opened, source, metadata) as parts:
-        repaired = _repaired(store, storage_options, parts) if repair else []
+        repaired = restored + (_repaired(store, storage_options, parts) if repair else [])
         found = _checked(opened, parts, worker_count(workers), show=progress)
         paths = [str(part.masks.path) for part in parts]
         updated = opened.manifest.updated()
@@ -145,12 +160,15 @@ def verify(
         )
     faults, bad = found
     if faults or bad:
+        if repair:
+            faults.insert(0, _tried(repaired))
         raise VerificationError(opened.location, faults, _named(opened, bad))
     return VerificationReport(
         location=opened.location,
         source=", ".join(paths) or None,
         n_masks=opened.layout.n_masks,
         n_compared=n_compared,
+        n_updated=len(updated),
         repaired=tuple(repaired),
         n_shards=opened.layout.n_shards,
         seconds=time.monotonic() - started,
@@ -161,12 +179,10 @@ def _repaired(
     store: StoreLike, storage_options: dict[str, Any] | None, parts: list[Part]
 ) -> list[str]:
     """Repair a store while nobody else writes it; return the keys of what was."""
-    from maskcube.repair import repair
-
     with open_stage(store, revise=True, storage_options=storage_options) as stage:
         if stage.recover():
             stage.clean()
-        return repair(MaskStore(stage.place), parts)
+        return make_again(MaskStore(stage.place), parts)
 
 
 def _checked(store: MaskStore, parts: list[Part], workers: int, *, show: bool) -> Found:

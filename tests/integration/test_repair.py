@@ -28,8 +28,10 @@ def copy(small_store: Path, tmp_path: Path) -> Path:
     return shutil.copytree(small_store, tmp_path / "masks.zarr")
 
 
-def flip(path: Path, place: int = -20) -> None:
+def flip(path: Path, place: int | None = None) -> None:
     data = bytearray(path.read_bytes())
+    if place is None:
+        place = 0 if path.suffix == ".json" else -20
     data[place] ^= 1
     path.write_bytes(data)
 
@@ -54,8 +56,11 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a link to nowhere": link_to_nowhere,
 }
 
-FROM_SOURCE = ["masks/c/0/0/0", "masks/c/2/0/0", "image/c/0", "score/c/0", "mask_row/c/0"]
+FROM_SOURCE = ["image/c/0", "score/c/0", "mask_row/c/0"]
 FROM_THE_REST = [
+    "masks/root.json",
+    "masks/c/0/0/0",
+    "masks/c/2/0/0",
     "area/c/0",
     "crc32c/c/0",
     "runs/steps/c/0",
@@ -91,7 +96,45 @@ def test_everything_at_once(copy: Path, small: Source) -> None:
         flip(copy / key)
     report = maskcube.verify(copy, small.folder, repair=True)
     assert sorted(report.repaired) == sorted(keys)
-    assert f"{len(keys)} objects repaired" in str(report)
+    assert content(copy) == before
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_the_root_is_restored(copy: Path, damage: Callable[[Path], object]) -> None:
+    before = content(copy)
+    damage(copy / "zarr.json")
+    with pytest.raises(maskcube.MaskcubeError):
+        maskcube.verify(copy)
+    assert maskcube.verify(copy, repair=True).repaired == ("zarr.json",)
+    assert content(copy) == before
+
+
+def test_a_root_that_xarray_wrote_over(copy: Path) -> None:
+    import xarray as xr
+
+    xr.Dataset({"saliency": ("y", np.ones(24))}).to_zarr(copy, mode="a")
+    with pytest.raises(maskcube.NotAMaskStore, match="repair=True of verify would restore it"):
+        maskcube.open_masks(copy)
+    assert maskcube.verify(copy, repair=True).repaired == ("zarr.json",)
+
+
+def test_a_half_conversion_is_none(copy: Path, small: Source) -> None:
+    """Without its root on purpose: repairing is not finishing."""
+    (copy / "zarr.json").unlink()
+    (copy / "_maskcube").mkdir()
+    (copy / "_maskcube" / "plan.json").write_text("{}")
+    with pytest.raises(maskcube.MaskcubeError):
+        maskcube.verify(copy, small.folder, repair=True)
+    assert not (copy / "zarr.json").exists()
+
+
+def test_masks_are_in_the_store_twice(copy: Path) -> None:
+    """All shards lost, and no source: the runs have every pixel."""
+    before = content(copy)
+    shutil.rmtree(copy / "masks" / "c")
+    report = maskcube.verify(copy, repair=True)
+    assert [key.rpartition("/c/")[0] for key in report.repaired] == ["masks"] * 3
+    assert "3 objects made again" in str(report)
     assert content(copy) == before
 
 
@@ -113,23 +156,25 @@ def test_only_what_is_damaged_is_written(
     assert written == ["masks/c/1/0/0"]
 
 
-def test_swapped_shards_go_back(copy: Path, small: Source) -> None:
+def test_swapped_shards_go_back(copy: Path) -> None:
     """Every mask is whole, and none is where it was: only the pixels' checksums can tell."""
     before = content(copy)
     shards = [copy / f"masks/c/{shard}/0/0" for shard in range(2)]
     data = [shard.read_bytes() for shard in shards]
     for shard, other in zip(shards, reversed(data), strict=True):
         shard.write_bytes(other)
-    with pytest.raises(maskcube.VerificationError) as caught:
-        maskcube.verify(copy, repair=True)
-    assert len(caught.value.masks) >= 120
-    maskcube.verify(copy, small.folder, repair=True)
+    maskcube.verify(copy, repair=True)
     assert content(copy) == before
+
+
+def lose_runs(store: Path) -> None:
+    flip(store / "runs/steps/c/0")
 
 
 def test_another_source_repairs_nothing(copy: Path, tmp_path: Path) -> None:
     """What is made must be what was converted: another source's masks never get in."""
     other = write_source(tmp_path / "other", seed=8)
+    lose_runs(copy)
     flip(copy / "masks/c/1/0/0")
     flip(copy / "score/c/0")
     before = content(copy)
@@ -182,6 +227,7 @@ class TestSeveralSources:
         before = content(store)
         # Rows 128 to 191: the first 22 are of the first source; row 155 was updated.
         flip(store / "masks/c/2/0/0", 3)
+        lose_runs(store)
         with pytest.raises(maskcube.VerificationError) as caught:
             maskcube.verify(store, later.folder, repair=True)
         assert [mask.row for mask in caught.value.masks] == [128]
@@ -198,21 +244,25 @@ class TestSeveralSources:
         maskcube.verify(store, [later.folder, small.folder], repair=True)
         assert content(store) == before
 
-    def test_an_updated_mask_is_not_in_any_source(
+    def test_an_updated_mask_is_in_its_runs(self, grown: tuple[Path, Source]) -> None:
+        store, _ = grown
+        before = content(store)
+        (store / "masks/c/1/0/0").unlink()
+        maskcube.verify(store, repair=True)
+        assert content(store) == before
+
+    def test_an_updated_mask_without_runs_is_lost(
         self, grown: tuple[Path, Source], small: Source
     ) -> None:
+        """It is in no source; nothing else is written in its place."""
         store, later = grown
-        damaged = store / "masks/c/1/0/0"
-        damaged.write_bytes(bytes(damaged.stat().st_size))
+        (store / "masks/c/1/0/0").unlink()
+        lose_runs(store)
         before = content(store)
         with pytest.raises(maskcube.VerificationError) as caught:
             maskcube.verify(store, [small.folder, later.folder], repair=True)
         assert 100 in [mask.row for mask in caught.value.masks]
         assert content(store) == before
-        image, noun, instance = key_of(small, 100)
-        # Given again it is there again, and the others can be made.
-        with pytest.raises(maskcube.CorruptMask):
-            maskcube.update(store, image, noun, instance, 1 - small.masks[100])
 
 
 def test_many_masks_a_chunk_and_normalized(tmp_path: Path) -> None:
@@ -226,7 +276,9 @@ def test_many_masks_a_chunk_and_normalized(tmp_path: Path) -> None:
     maskcube.convert(source.folder, store, normalize=True, progress=False)
     before = content(store)
     flip(store / "masks/c/1/0/0", 3)
-    assert maskcube.verify(store, source.folder, repair=True).repaired == ("masks/c/1/0/0",)
+    lose_runs(store)
+    report = maskcube.verify(store, source.folder, repair=True)
+    assert report.repaired == ("masks/c/1/0/0", "runs/steps/c/0")
     assert content(store) == before
     np.testing.assert_array_equal(maskcube.open_masks(store), source.masks)
 
