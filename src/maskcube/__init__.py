@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from maskcube.index import MaskIndex
     from maskcube.plot import contact_sheet, overlay
     from maskcube.reader import open_masks
-    from maskcube.report import ConversionReport
+    from maskcube.report import ConversionReport, VerificationReport
     from maskcube.sample import sample_dataset
     from maskcube.scan import map_masks, runs
     from maskcube.segmentations import Segmentations
     from maskcube.summary import StoreInfo, info
-    from maskcube.verification import VerificationReport, verify
+    from maskcube.verification import verify
 
 __all__ = [
     "BadMask",
@@ -84,7 +84,7 @@ _HOMES = {
     "MaskIndex": "index",
     "Segmentations": "segmentations",
     "StoreInfo": "summary",
-    "VerificationReport": "verification",
+    "VerificationReport": "report",
     "append": "growth",
     "contact_sheet": "plot",
     "convert": "conversion",

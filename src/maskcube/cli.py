@@ -82,8 +82,8 @@ def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: A
 
     with _resumable(store):
         report = run(source, store, progress=not (quiet or as_json), **options)
-    if as_json:
-        _print(report, as_json=True)
+    if quiet or as_json:
+        _print(report, as_json=as_json)
 
 
 @main.command()
@@ -98,8 +98,8 @@ def append(source: str, store: str, *, quiet: bool, as_json: bool, **options: An
 
     with _resumable(store):
         report = run(source, store, progress=not (quiet or as_json), **options)
-    if as_json:
-        _print(report, as_json=True)
+    if quiet or as_json:
+        _print(report, as_json=as_json)
 
 
 @main.command()

@@ -167,9 +167,9 @@ def write_shards(
     """
     journal, layout = writer.journal, writer.journal.layout
     finished = journal.finished()
-    done = sum(len(layout.shard_rows(shard)) for shard in finished)
-    with mask_bar(layout.n_masks, "converting", show=show) as bar:
-        bar.update(done)
+    resumed = [layout.shard_rows(shard) for shard in finished if shard not in journal.kept]
+    with mask_bar(masks.layout.n_masks, "converting", show=show) as bar:
+        bar.update(sum(len(writer.of_source(rows)) for rows in resumed))
         try:
             _write(writer, list(_unfinished(layout, finished)), client, bar.update)
         except (StrayPixels, SourceError) as error:
@@ -179,7 +179,7 @@ def write_shards(
                 raise
             stage.discard()
             raise SourceError(str(masks.path), pixel_faults) from error
-    return len(finished) - journal.n_kept
+    return len(resumed)
 
 
 def _pixel_faults(masks: MaskSource, *, normalize: bool, show: bool) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from maskcube.codec import EncodedSteps
@@ -97,9 +97,9 @@ class Journal:
         self._kept = kept or {}
 
     @property
-    def n_kept(self) -> int:
-        """Number of shards that stay as they are in the store that is changed."""
-        return len(self._kept)
+    def kept(self) -> Collection[int]:
+        """The shards that stay as they are in the store that is changed."""
+        return self._kept.keys()
 
     @classmethod
     def begin(

@@ -93,8 +93,10 @@ def _matched(store: MaskStore, sources: Sequence[MaskSource]) -> list[Part]:
     unknown = set(given) - {source["masks"]["sha256"] for _, source in described}
     if unknown:
         paths = listed(str(given[digest].path) for digest in sorted(unknown))
-        files = [source["masks"] for _, source in described]
-        names = listed(f"{file['file']} (sha256 {file['sha256'][:12]}...)" for file in files)
+        names = listed(
+            f"rows {rows.start} to {rows.stop - 1}: sha256 {source['masks']['sha256'][:12]}..."
+            for rows, source in described
+        )
         raise InvalidOption(f"{paths}: none of the sources of {store.location}: {names}")
     return [
         Part(rows, source["normalize"], given[source["masks"]["sha256"]])

@@ -1,16 +1,18 @@
-"""What a conversion, or a change of a store, did."""
+"""What was done to a store, and what was found in it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from maskcube.errors import listed
 from maskcube.schema import ROOT
 from maskcube.source import MaskSource
 from maskcube.store import MaskStore
 
-__all__ = ["ConversionReport"]
+__all__ = ["ConversionReport", "VerificationReport", "made_again"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,49 @@ class ConversionReport:
             f" {self.store_bytes / 1e6:,.1f} MB in {self.n_objects:,} files{ratio};"
             f" {self.seconds:.1f} s, {self.n_added / self.seconds:,.0f} masks/s"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationReport:
+    """What was verified; there is one only if all is well."""
+
+    location: str
+    """Where the store is."""
+    source: str | None
+    """The HDF5 that pixels were compared with, or several; None when only checksums were."""
+    n_masks: int
+    n_compared: int
+    """Masks whose every pixel was compared with a source."""
+    n_updated: int
+    """Masks that have other pixels than their source since `update`; these are not compared."""
+    repaired: tuple[str, ...]
+    """Keys of the objects that were damaged and are whole again."""
+    n_shards: int
+    seconds: float
+    """Wall time."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain JSON types."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        against = "as their checksums say"
+        if self.n_compared == self.n_masks:
+            against = f"equal to {self.source}"
+        elif self.source:
+            against += f", {self.n_compared:,} of them equal to {self.source}"
+        n_updated = f"; {self.n_updated:,} updated since" if self.n_updated else ""
+        return (
+            f"{self.location}: all {self.n_masks:,} masks in {self.n_shards:,} shards and all"
+            f" coordinates are {against}{n_updated}{made_again(self.repaired)};"
+            f" {self.seconds:.1f} s"
+        )
+
+
+def made_again(keys: Sequence[str]) -> str:
+    """Say which objects were made again, if any."""
+    n_objects = "1 object" if len(keys) == 1 else f"{len(keys):,} objects"
+    return f"; {n_objects} made again: {listed(keys)}" if keys else ""
 
 
 def _sizes(store: MaskStore) -> list[int]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsInt
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.backing import open_backing
+from maskcube.backing import Backing, open_backing
 from maskcube.catalog import Catalog
 from maskcube.errors import LabelNotFound, MissingDependency, RowNotFound, listed
 from maskcube.metadata import COLUMNS
@@ -70,7 +70,13 @@ class Segmentations:
     ) -> None:
         given = _configured_data_dir() if data_dir is None else data_dir
         self.data_dir: Any = given if folder_path(given) is None else Path(given).expanduser()
-        self._backing = open_backing(given, storage_options)
+        self._asked = given, storage_options
+        # Whatever is wrong is said now, not when a mask is asked for.
+        _ = self._backing
+
+    @cached_property
+    def _backing(self) -> Backing:
+        return open_backing(*self._asked)
 
     @cached_property
     def metadata(self) -> pd.DataFrame:
@@ -181,8 +187,13 @@ class Segmentations:
         return list(images.labels[codes[np.sort(first)]])
 
     def close(self) -> None:
-        """Release what is open; the next access opens it again."""
-        self._backing.close()
+        """Release what is open; the next access opens it again, as it is then."""
+        backing = self.__dict__.get("_backing")
+        for name, value in vars(type(self)).items():
+            if isinstance(value, cached_property):
+                self.__dict__.pop(name, None)
+        if backing is not None:
+            backing.close()
 
     def __enter__(self) -> Self:
         return self

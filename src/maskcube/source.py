@@ -213,7 +213,10 @@ def _locate(source: str | Path, metadata: str | Path | None) -> tuple[Path, Path
     tried = [given / FOLDER / HDF5_NAME, given / HDF5_NAME] if given.is_dir() else [given]
     path = next((place for place in tried if place.is_file()), None)
     if path is None:
-        raise SourceNotFound(str(source), [f"no HDF5 of masks; tried {listed(map(str, tried))}"])
+        found = f"no HDF5 of masks; tried {listed(map(str, tried))}"
+        if not given.exists():
+            found += "; sample_dataset would write a small dataset there"
+        raise SourceNotFound(str(source), [found])
     beside = path.with_name(f"{path.stem}_metadata.csv")
     csv = beside if metadata is None else _expanded(metadata)
     if not csv.is_file():

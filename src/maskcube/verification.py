@@ -6,7 +6,6 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from maskcube.boundaries import boundaries_of
 from maskcube.codec import DamagedBytes, checksum, decode_chunk
 from maskcube.comparison import Found, column_or_none, compare
 from maskcube.encoded import EncodedShard
-from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError, listed
+from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError
 from maskcube.integrity import description_faults, has_runs
 from maskcube.layout import Block, worker_count
 from maskcube.manifest import Piece
@@ -26,11 +25,12 @@ from maskcube.progress import mask_bar
 from maskcube.ragged import RunReader, RunScan
 from maskcube.readers import StoreReader, open_reader
 from maskcube.repair import make_again, restore_root
+from maskcube.report import VerificationReport, made_again
 from maskcube.schema import COORDINATES, MASKS, ROOT, shard_key
 from maskcube.stage import open_stage
 from maskcube.store import MaskStore
 
-__all__ = ["VerificationReport", "verify"]
+__all__ = ["verify"]
 
 _MOST_MASK_BYTES = 2**27
 """Of masks that threads hold decoded."""
@@ -41,52 +41,10 @@ _MOST_SHARD_BYTES = 2**26
 _PART_BYTES = 2**24
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerificationReport:
-    """What was verified; there is one only if all is well."""
-
-    location: str
-    """Where the store is."""
-    source: str | None
-    """The HDF5 that pixels were compared with, or several; None when only checksums were."""
-    n_masks: int
-    n_compared: int
-    """Masks whose every pixel was compared with a source."""
-    n_updated: int
-    """Masks that have other pixels than their source since `update`; these are not compared."""
-    repaired: tuple[str, ...]
-    """Keys of the objects that were damaged and are whole again."""
-    n_shards: int
-    seconds: float
-    """Wall time."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the same as plain JSON types."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        against = "as their checksums say"
-        if self.n_compared == self.n_masks:
-            against = f"equal to {self.source}"
-        elif self.source:
-            against += f", {self.n_compared:,} of them equal to {self.source}"
-        n_updated = f"; {self.n_updated:,} updated since" if self.n_updated else ""
-        return (
-            f"{self.location}: all {self.n_masks:,} masks in {self.n_shards:,} shards and all"
-            f" coordinates are {against}{n_updated}{_made_again(self.repaired)};"
-            f" {self.seconds:.1f} s"
-        )
-
-
-def _made_again(keys: Sequence[str]) -> str:
-    n_objects = "1 object" if len(keys) == 1 else f"{len(keys):,} objects"
-    return f"; {n_objects} made again: {listed(keys)}" if keys else ""
-
-
 def _tried(keys: Sequence[str]) -> str:
     """Say what a repair did that could not make everything again."""
     rest = "masks need their runs or their source, fields of the CSV every source"
-    return f"not all could be made again: {rest}{_made_again(keys)}"
+    return f"not all could be made again: {rest}{made_again(keys)}"
 
 
 def verify(
@@ -342,7 +300,7 @@ def _named(store: MaskStore, bad: dict[int, str]) -> list[BadMask]:
 
     def label(name: str, row: int) -> Any:  # noqa: ANN401 - text or number
         values = labels[name]
-        return "?" if values is None else values[row]
+        return "?" if values is None else values[row : row + 1].tolist()[0]
 
     def text(name: str, row: int) -> str:
         found = str(label(name, row))

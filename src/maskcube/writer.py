@@ -91,14 +91,14 @@ class ShardWriter:
         return max(4, self.block_masks // self.journal.layout.shard_masks)
 
     def write(self, span: Block, told: Callable[[int], object] = lambda _: None) -> int:
-        """Write the shards of consecutive rows and return how many masks that were.
+        """Write the shards of consecutive rows; return how many masks of the source that were.
 
         Parameters
         ----------
         span : Block
             Rows of the store, from the first row of a shard to the last row of one.
         told : callable
-            Hears after each shard how many masks it holds.
+            Hears after each shard how many masks of the source it holds.
 
         Raises
         ------
@@ -113,7 +113,7 @@ class ShardWriter:
         writing: deque[Future[int]] = deque()
         # Writing is mostly waiting for the disk: whoever does it encodes nothing meanwhile.
         with ThreadPoolExecutor(self.workers) as pool, ThreadPoolExecutor(1) as disk:
-            for encoded in self._encoded(self._of_source(span), pool):
+            for encoded in self._encoded(self.of_source(span), pool):
                 held.append(encoded)
                 if len(held) == len(layout.shard_rows(shard)):
                     writing.append(disk.submit(self._write_shard, shard, held))
@@ -122,15 +122,15 @@ class ShardWriter:
                         told(writing.popleft().result())
             for future in writing:
                 told(future.result())
-        return len(span)
+        return len(self.of_source(span))
 
-    def _of_source(self, span: Block) -> Block:
+    def of_source(self, span: Block) -> Block:
         """Return the rows of the source that stand in some rows of the store."""
         return Block(max(0, span.start - self.first_row), span.stop - self.first_row)
 
     def _write_shard(self, shard: int, masks: list[EncodedMask]) -> int:
         write_shard(self.journal, shard, masks)
-        return len(masks)
+        return len(self.of_source(self.journal.layout.shard_rows(shard)))
 
     def _encoded(self, span: Block, pool: Executor) -> Iterator[EncodedMask]:
         """Yield the masks of a span in order; one block is read while another is encoded."""

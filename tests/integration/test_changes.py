@@ -21,6 +21,7 @@ from maskcube.disk import exchange
 from maskcube.objects import Folder
 
 Key = tuple[str, str, int]
+ROOTS = {"zarr.json", "masks/root.json"}
 
 
 def renamed(table: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +121,7 @@ class TestAppend:
         write_files(together)
         maskcube.convert(together.folder, tmp_path / "both.zarr", progress=False)
         grown, whole = content(place), content(tmp_path / "both.zarr")
-        assert {key for key in grown if grown[key] != whole.get(key)} == {"zarr.json"}
+        assert {key for key in grown if grown[key] != whole.get(key)} == ROOTS
         assert set(grown) == set(whole)
 
     def test_a_full_last_shard_stays(self, tmp_path: Path, later: Source) -> None:
@@ -412,6 +413,18 @@ def test_a_pickled_reader_is_told(place: Path, small: Source) -> None:
     received = pickle.loads(sent)  # noqa: S301 - our own
     with pytest.raises(maskcube.StoreChanged, match="open it again"):
         np.asarray(received[3])
+
+
+def test_segmentations_that_were_closed_open_the_new_store(
+    place: Path, small: Source, later: Source
+) -> None:
+    with maskcube.Segmentations(place) as segmentations:
+        assert len(segmentations.metadata) == 150
+        maskcube.append(later.folder, place, progress=False)
+        with pytest.raises(maskcube.StoreChanged):
+            segmentations.get(*key_of(small, 3))
+    np.testing.assert_array_equal(segmentations.get(*key_of(later, 3)), later.masks[3])
+    assert len(segmentations.metadata) == len(segmentations) == 250
 
 
 def test_a_copied_store_is_the_same_one(place: Path, small: Source, tmp_path: Path) -> None:
