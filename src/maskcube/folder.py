@@ -117,6 +117,8 @@ class Folder:
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object beside its place, flush it to the disk, and move it there."""
+        for folder in {WORK, key.rpartition("/")[0]} - self._inside:
+            self._look_at(folder)
         path = self.path / key
         unfinished = self.path / WORK / uuid.uuid4().hex
         unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +136,7 @@ class Folder:
     def delete(self, prefix: str) -> None:
         """Delete an object, or a folder of them."""
         path = self.path / prefix
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

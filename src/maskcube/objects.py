@@ -144,7 +144,8 @@ class ZarrObjects:
         """Delete an object, or all below a prefix."""
         from zarr.core.sync import sync
 
-        for key in list(self.keys(prefix)):
+        # Most kinds of stores do not list an object below its own key.
+        for key in list(self.keys(f"{prefix}/")) or [prefix]:
             sync(self.store.delete(key))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
