@@ -32,6 +32,7 @@ __all__ = [
     "folder_path",
     "get_at_most",
     "get_piece",
+    "is_piece",
     "open_objects",
     "partial_path",
 ]
@@ -209,6 +210,12 @@ def get_piece(objects: Objects, key: str, piece: Piece | None, what: str) -> byt
     return data
 
 
+def is_piece(objects: Objects, key: str, piece: Piece) -> bool:
+    """Whether an object is there and as it was written; hardly more of it is read than that."""
+    data = objects.get(key, 0, piece.length + 1)
+    return data is not None and Piece.of(data) == piece
+
+
 def folder_path(store: StoreLike) -> Path | None:
     """Return the local path that `store` names; None when it is not a folder on this machine."""
     if not isinstance(store, str | os.PathLike):
@@ -263,6 +270,8 @@ def _open_object(store: StoreLike, *, read_only: bool) -> Objects:
     from zarr.storage import ObjectStore
 
     if isinstance(store, Store):
+        if store.read_only and not read_only:
+            raise InvalidOption(f"store={store!r} can only be read: open it with read_only=False")
         return ZarrObjects(store)
     if type(store).__module__.startswith("obstore"):
         return ZarrObjects(ObjectStore(store, read_only=read_only))

@@ -275,7 +275,7 @@ def _unfinished(objects: Objects) -> str | None:
     try:
         found = json.loads(plan or b"")
         action, n_shards = found["action"], Layout(**found["layout"]).n_shards
-    except (ValueError, RecursionError, KeyError, TypeError, ZeroDivisionError):
+    except (ValueError, RecursionError, KeyError, TypeError, ArithmeticError):
         return "an unfinished conversion or change: run the same again to finish it"
     if action != CONVERT:
         return f"an unfinished {action}: run it again to finish it"

@@ -67,7 +67,7 @@ def test_a_life(place: Any, sources: list[Source]) -> None:
     """Converted, updated, appended to and overwritten; nothing but the store stays."""
     first, second = sources
     maskcube.convert(first.folder, place, progress=False)
-    image, noun, instance = first.by_row.loc[66, ["image_name", "noun", "instance_id"]]
+    image, noun, instance = first.by_row[["image_name", "noun", "instance_id"]].to_numpy()[66]
     for pixels in (np.ones(SHAPE), np.zeros(SHAPE)):
         maskcube.update(place, image, noun, int(instance), pixels)
         np.testing.assert_array_equal(maskcube.open_masks(place)[66], pixels)
