@@ -130,7 +130,9 @@ def encoded_masks(
     crcs = store.coordinate("crc32c")
     masks: list[EncodedMask] = []
     try:
-        found = EncodedShard.whole(store.objects.get(shard_key(shard)) or b"", store.layout, shard)
+        length = store.manifest.shards[shard].length
+        data = store.objects.get(shard_key(shard), 0, length)
+        found = EncodedShard.whole(data or b"", store.layout, shard)
         for slot, row in enumerate(range(rows.start, rows.stop)):
             if row in changed:
                 masks.append(encoded_mask(changed[row]))

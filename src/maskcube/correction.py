@@ -6,6 +6,7 @@ step. The same journal as for a conversion makes it resumable.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,7 +22,8 @@ from maskcube.commit import commit
 from maskcube.conversion import finish_earlier
 from maskcube.errors import CorruptMask, InvalidOption, listed
 from maskcube.journal import Journal
-from maskcube.manifest import UPDATE
+from maskcube.layout import DIMS
+from maskcube.manifest import MOST_MASK_BYTES, UPDATE
 from maskcube.objects import StoreLike
 from maskcube.provenance import generator, now
 from maskcube.shards import ShardReader
@@ -85,18 +87,13 @@ def update(
     >>> bool((Segmentations("masks.zarr").get(*key) == mask).all())
     True
     """
-    pixels = _pixels(mask)
+    pixels, labels = _pixels(mask), _labels(image, noun, instance)
     with open_stage(store, revise=True, storage_options=storage_options) as stage:
         plan = {
             "action": UPDATE,
             "generator": generator(),
             "created": now(),
-            "mask": {
-                "image": str(image),
-                "noun": str(noun),
-                "instance": int(instance),
-                "crc32c": checksum(pixels),
-            },
+            "mask": {**labels, "crc32c": checksum(pixels)},
         }
         if not finish_earlier(stage, plan):
             _update(stage, plan, pixels)
@@ -143,12 +140,37 @@ def _row_of(base: MaskStore, labels: Mapping[str, Any]) -> int:
     return int(rows[0])
 
 
+def _labels(image: object, noun: object, instance: object) -> dict[str, Any]:
+    """Return the labels of one mask as plain JSON types."""
+    try:
+        number = operator.index(instance)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if not isinstance(image, str) or not isinstance(noun, str) or isinstance(instance, bool):
+        number = None
+    if number is None:
+        raise InvalidOption(
+            f"image={image!r}, noun={noun!r}, instance={instance!r}: expected two texts and a whole"
+            " number"
+        )
+    return {"image": str(image), "noun": str(noun), "instance": number}
+
+
 def _pixels(mask: ArrayLike) -> NDArray[np.uint8]:
     """Return a mask, (y, x) uint8 of 0 and 1, whatever numbers these were."""
-    found = np.asarray(mask)
-    if found.ndim != 2 or found.dtype.kind not in "buif":  # noqa: PLR2004 - (y, x)
+    dims = getattr(mask, "dims", DIMS[1:])
+    try:
+        found = np.asarray(mask)
+    except ValueError as error:
+        raise InvalidOption(f"mask is no array: {error}") from error
+    is_flat = found.ndim == 2 and found.size <= MOST_MASK_BYTES  # noqa: PLR2004 - (y, x)
+    if not is_flat or found.dtype.kind not in "buif":
         raise InvalidOption(f"mask has shape {found.shape}, dtype {found.dtype}; expected (y, x)")
-    stray = np.setdiff1d(found, [0, 1])
+    if dims != DIMS[1:]:
+        raise InvalidOption(f"mask is {dims}; expected {DIMS[1:]}")
+    if np.ma.is_masked(mask):
+        raise InvalidOption("mask has values that are masked out; .filled(0) makes them background")
+    stray = np.unique(found[(found != 0) & (found != 1)])
     if len(stray):
         raise InvalidOption(f"mask has values {listed(stray.tolist())}; expected 0 and 1")
     return np.ascontiguousarray(found, np.uint8)

@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from maskcube.disk import advise
-from maskcube.errors import MaskcubeError, StoreExists
+from maskcube.errors import MaskcubeError, NotAMaskStore, StoreExists
 from maskcube.manifest import Piece
-from maskcube.objects import PLAN, REPLACING, WORK, Objects
+from maskcube.objects import PLAN, REPLACING, WORK, Objects, get_at_most
 from maskcube.schema import MASKS, ROOT, shard_key
-from maskcube.store import MaskStore
+from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -48,6 +48,7 @@ class DirectStage:
     def __init__(self, objects: Objects, *, overwrite: bool, revise: bool = False) -> None:
         self.objects = objects
         self.location = objects.location
+        self.unfinished = f"{objects.location}/{WORK}"
         self.place = objects
         self._n_shards = 0
         self._overwrite = overwrite
@@ -57,9 +58,9 @@ class DirectStage:
         """End a change that was killed while it was copied into its place."""
         if self._there(_SWITCHING):
             self._switch()
-        return self._there(PLAN) and self._is_store() and not self._is_of_base()
+        return self._there(PLAN) and self.is_store() and not self._is_of_base()
 
-    def _is_store(self) -> bool:
+    def is_store(self) -> bool:
         """Whether a complete store is there: a root may have been cut off in writing."""
         with suppress(MaskcubeError):
             MaskStore(self.place)
@@ -68,17 +69,31 @@ class DirectStage:
 
     def _is_of_base(self) -> bool:
         """Whether the plan is that of an unfinished change of the store that is there."""
-        base = json.loads(self.place.get(PLAN) or b"{}").get("base")
-        return bool(base == list(Piece.of(self.place.get(ROOT) or b"")))
+        plan = parsed_metadata(get_at_most(self.place, PLAN, MOST_METADATA_BYTES) or b"")
+        return bool(plan.get("base") == list(Piece.of(self.place.get(ROOT) or b"")))
+
+    def _is_torn(self) -> bool:
+        """Whether a root is there that was cut off in writing."""
+        # What cannot be read now is not torn.
+        data = self.place.get(ROOT)
+        try:
+            json.loads(data or b"{}")
+        except ValueError:
+            return True
+        return False
 
     def prepare(self) -> None:
         """Delete the store that is to be replaced, its root first: then none can open it."""
         replacing = self._there(REPLACING)
-        if self._there(PLAN) and not self._is_store():
+        if self._there(PLAN) and self._is_torn():
             self.place.delete(ROOT)
         if replacing or self._there(ROOT):
             if not self._overwrite and not replacing:
                 raise StoreExists(f"{self.location} exists; overwrite=True would replace it")
+            if self._there(ROOT) and not self.is_store():
+                raise NotAMaskStore(
+                    f"{self.location} is no mask store, and overwrite=True replaces only those"
+                )
             # Killed from here on, the same command goes on deleting.
             self.place.put(REPLACING, b"{}")
             self.place.delete(ROOT)
@@ -86,13 +101,17 @@ class DirectStage:
                 if not key.startswith(f"{WORK}/"):
                     self.place.delete(key)
             self.discard()
-        elif not self._there(PLAN) and next(iter(self.place.keys()), None) is not None:
-            raise StoreExists(f"{self.location} is not empty, and what it holds is no store")
+        elif not self._there(PLAN):
+            if not all(key.startswith(f"{WORK}/") for key in self.place.keys()):  # noqa: SIM118 - no mapping
+                raise StoreExists(f"{self.location} is not empty, and what it holds is no store")
+            self._tidy()
 
     def prepare_revision(self) -> MaskStore:
         """Return the store at the place; what is written from now on lies beside it."""
         base = MaskStore(self.place)
         self._n_shards = base.layout.n_shards
+        if not self._there(PLAN):
+            self._tidy()
         self.objects = _Overlay(self.place, self._n_shards)
         return base
 
@@ -117,10 +136,14 @@ class DirectStage:
 
     def clean(self) -> None:
         """Delete what is not of the store, the plan last."""
+        self._tidy()
+        self.place.delete(PLAN)
+
+    def _tidy(self) -> None:
+        """Delete what nobody can tell what it is without the plan."""
         for key in list(self.place.keys(f"{WORK}/")):
             if key != PLAN:
                 self.place.delete(key)
-        self.place.delete(PLAN)
 
     def discard(self) -> None:
         """Delete what was written, the plan last; a store that was to be changed stays."""

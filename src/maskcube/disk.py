@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import sys
 from contextlib import suppress
 from functools import cache
@@ -53,7 +54,7 @@ class Lock:
         import fcntl
 
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = self._open()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever had it may have deleted the file in between: then it locks nothing.
@@ -76,6 +77,22 @@ class Lock:
                 self._descriptor = descriptor
                 return
             os.close(descriptor)
+
+    def _open(self) -> int:
+        """Open the file to lock, or make it; raise if it is another one, or none."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self.path, flags, 0o644)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR):
+                raise
+        else:
+            status = os.fstat(descriptor)
+            # It will be written over.
+            if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+                return descriptor
+            os.close(descriptor)
+        raise StoreExists(f"{self.path} is not the lock of a process that writes: delete it")
 
     def tidy(self) -> None:
         """Delete the file that a killed process has left.

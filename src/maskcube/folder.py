@@ -11,6 +11,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,8 @@ class Folder:
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object beside its place, flush it to the disk, and move it there."""
+        for folder in {WORK, key.rpartition("/")[0]} - self._inside:
+            self._look_at(folder)
         path = self.path / key
         unfinished = self.path / WORK / uuid.uuid4().hex
         unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -131,10 +134,20 @@ class Folder:
             unfinished.unlink(missing_ok=True)
             raise
 
+    def link(self, key: str, path: Path) -> bool:
+        """Let a file be an object as well; False where it cannot."""
+        self._look_at(key.rpartition("/")[0])
+        place = self.path / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            place.hardlink_to(path)
+            return True
+        return False
+
     def delete(self, prefix: str) -> None:
         """Delete an object, or a folder of them."""
         path = self.path / prefix
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

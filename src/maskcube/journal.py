@@ -10,16 +10,17 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from maskcube.codec import EncodedSteps
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout
-from maskcube.manifest import CONVERT, Piece
-from maskcube.objects import ENTRIES, PLAN, Objects, get_at_most
+from maskcube.manifest import APPEND, CONVERT, UPDATE, Piece
+from maskcube.objects import ENTRIES, PLAN, Objects, get_at_most, is_piece
 from maskcube.schema import shard_key
 from maskcube.stage import Stage
+from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 
 __all__ = ["Entry", "Journal"]
 
@@ -58,13 +59,23 @@ class Entry(NamedTuple):
             raise ValueError("its checksum differs")
         return cls(
             Piece(*found["piece"]),
-            found["areas"],
-            found["crcs"],
-            found["counts"],
+            list(found["areas"]),
+            list(found["crcs"]),
+            list(found["counts"]),
             tuple(
                 EncodedSteps(n_steps, base64.b64decode(data, validate=True))
                 for n_steps, data in found["steps"]
             ),
+        )
+
+    def fits(self, n_masks: int, mask_bytes: int) -> bool:
+        """Whether it can be that of so many masks of this size."""
+        each = (self.areas, mask_bytes), (self.crcs, 2**32 - 1), (self.counts, mask_bytes + 1)
+        n_steps = [part.n_steps for part in self.steps]
+        return (
+            all(len(values) == n_masks and _are_counts(values, most) for values, most in each)
+            and _are_counts(n_steps, sum(self.counts))
+            and sum(n_steps) == sum(self.counts)
         )
 
 
@@ -129,13 +140,20 @@ class Journal:
             When a run with another plan is unfinished there and `anew` is false.
         """
         plan = _as_read(plan)
-        begun = _read_json(stage.objects, PLAN)
-        differs = _differing(plan, begun or {}) - {"created"}
-        if begun and differs and not anew:
-            raise StoreExists(f"{stage.location}: {_in_the_way(plan, begun, differs)}")
-        if not begun or differs:
-            # Nor may anything stay of which nobody knows from what it was made.
-            stage.discard()
+        begun = _begun(stage.objects)
+        if begun is not None:
+            differs = _differing(plan, begun) - {"created"}
+            # Nobody can end the change of a store that is not there any more, and an update takes
+            # no longer from its beginning.
+            is_vain = begun.get("action") in {None, UPDATE} or begun.get(
+                "base", plan.get("base")
+            ) != plan.get("base")
+            if differs and not anew and not is_vain:
+                raise StoreExists(f"{stage.location}: {_in_the_way(plan, begun, differs, stage)}")
+            if differs:
+                stage.discard()
+                begun = None
+        if begun is None:
             stage.objects.put(PLAN, _to_json(plan))
             begun = plan
         for shard in kept or {}:
@@ -145,8 +163,15 @@ class Journal:
     @staticmethod
     def is_of(stage: Stage, plan: dict[str, Any]) -> bool:
         """Whether what has just taken its place was written by this plan."""
-        begun = _read_json(stage.place, PLAN) or {}
-        return not _differing(_as_read(plan), begun) - _INCIDENTAL
+        begun = _begun(stage.place) or {}
+        if _differing(_as_read(plan), begun) - _INCIDENTAL:
+            return False
+        # A plan that was never carried out may lie beside a store that was changed otherwise.
+        return _last_change(MaskStore(stage.place)) == (
+            begun["action"],
+            begun.get("created"),
+            begun["mask"]["crc32c"] if begun["action"] == UPDATE else begun["source"],
+        )
 
     def record(self, shard: int, entry: Entry) -> None:
         """Write down that a shard is finished."""
@@ -156,6 +181,8 @@ class Journal:
         """Return the finished shards whose bytes are there in the recorded size."""
         entries = dict(self._kept)
         for shard in range(self.layout.n_shards):
+            if shard in self._kept:
+                continue
             found = _read_json(self.objects, f"{ENTRIES}/{shard}.json")
             if found is None:
                 continue
@@ -164,7 +191,7 @@ class Journal:
             except (KeyError, TypeError, ValueError):
                 continue
             whole = self.objects.size(shard_key(shard)) == entry.piece.length
-            if whole and len(entry.counts) == len(self.layout.shard_rows(shard)):
+            if whole and entry.fits(len(self.layout.shard_rows(shard)), self.layout.mask_bytes):
                 entries[shard] = entry
         return entries
 
@@ -178,9 +205,8 @@ class Journal:
         """
         entries = self.finished()
         for shard in range(self.layout.n_shards):
-            data = self.objects.get(shard_key(shard))
             entry = entries.get(shard)
-            if data is None or entry is None or Piece.of(data) != entry.piece:
+            if entry is None or not is_piece(self.objects, shard_key(shard), entry.piece):
                 raise CorruptStore(f"{self.location}: {self._disown(shard)}")
             yield entry
 
@@ -197,16 +223,36 @@ class Journal:
         return f"shard {shard} does not read back as it was written; run the same again"
 
 
-def _in_the_way(plan: dict[str, Any], begun: dict[str, Any], differs: set[str]) -> str:
+def _are_counts(values: Iterable[object], most: int) -> bool:
+    return all(type(value) is int and 0 <= value <= most for value in values)
+
+
+def _in_the_way(
+    plan: dict[str, Any], begun: dict[str, Any], differs: set[str], stage: Stage
+) -> str:
     """Say what another run has left unfinished, and what to do."""
     action = begun.get("action")
-    if action != plan["action"]:
-        return f"an unfinished {action} is there; run that again to finish it"
-    advice = "finish that one, or start anew with overwrite=True"
-    if action != CONVERT:
-        advice = "run that again to finish it"
-    noun = "conversion" if action == CONVERT else action
-    return f"an unfinished {noun} with another {' and '.join(sorted(differs))} is there; {advice}"
+    noun = {CONVERT: "conversion", APPEND: APPEND, UPDATE: UPDATE}.get(str(action), "change")
+    advice = f"run that again to finish it, or delete {stage.unfinished} to give it up"
+    if action == CONVERT:
+        advice = "finish that one, or start anew with overwrite=True"
+    other = f" with another {' and '.join(sorted(differs))}" if action == plan["action"] else ""
+    return f"an unfinished {noun}{other} is there; {advice}"
+
+
+def _last_change(store: MaskStore) -> tuple[Any, ...]:
+    """Return what was last done to a store, when, and from what."""
+    manifest = store.manifest
+    if not manifest.revisions:
+        return CONVERT, manifest.created, manifest.source
+    last = manifest.revisions[-1]
+    return last["action"], last["created"], last.get("crc32c", last.get("source"))
+
+
+def _begun(objects: Objects) -> dict[str, Any] | None:
+    """Return the plan that is there, an empty one if it is none; None when nothing is there."""
+    data = get_at_most(objects, PLAN, MOST_METADATA_BYTES)
+    return None if data is None else parsed_metadata(data)
 
 
 def _as_read(plan: dict[str, Any]) -> dict[str, Any]:

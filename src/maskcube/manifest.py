@@ -17,6 +17,7 @@ __all__ = [
     "APPEND",
     "CONVERT",
     "FORMAT_VERSION",
+    "MOST_MASK_BYTES",
     "UPDATE",
     "Manifest",
     "Piece",
@@ -34,7 +35,7 @@ CONVERT, APPEND, UPDATE = "convert", "append", "update"
 _MOST_BYTES = 2**48
 _MOST_MASKS = 2**21
 """87 times the dataset, and about what fits into the largest CSV that is read."""
-_MOST_MASK_BYTES = 2**28
+MOST_MASK_BYTES = 2**28
 _MOST_SHARD_MASKS = 2**16
 _MOST_SHARDS = 2**16
 _SEAL = "crc32"
@@ -181,7 +182,7 @@ class Manifest:
         layout = Layout(**{name: _count(size) for name, size in block["layout"].items()})
         if (
             layout.n_masks > _MOST_MASKS
-            or layout.mask_bytes > _MOST_MASK_BYTES
+            or layout.mask_bytes > MOST_MASK_BYTES
             or layout.shard_masks > _MOST_SHARD_MASKS
             or layout.n_shards > _MOST_SHARDS
         ):

@@ -33,6 +33,7 @@ __all__ = [
     "folder_path",
     "get_at_most",
     "get_piece",
+    "is_piece",
     "open_objects",
     "partial_path",
 ]
@@ -148,7 +149,8 @@ class ZarrObjects:
         """Delete an object, or all below a prefix."""
         from zarr.core.sync import sync
 
-        for key in list(self.keys(prefix)):
+        # Most kinds of stores do not list an object below its own key.
+        for key in list(self.keys(f"{prefix}/")) or [prefix]:
             sync(self.store.delete(key))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -212,6 +214,12 @@ def get_piece(objects: Objects, key: str, piece: Piece | None, what: str) -> byt
     return data
 
 
+def is_piece(objects: Objects, key: str, piece: Piece) -> bool:
+    """Whether an object is there and as it was written; hardly more of it is read than that."""
+    data = objects.get(key, 0, piece.length + 1)
+    return data is not None and Piece.of(data) == piece
+
+
 def folder_path(store: StoreLike) -> Path | None:
     """Return the local path that `store` names; None when it is not a folder on this machine."""
     if not isinstance(store, str | os.PathLike):
@@ -266,6 +274,8 @@ def _open_object(store: StoreLike, *, read_only: bool) -> Objects:
     from zarr.storage import ObjectStore
 
     if isinstance(store, Store):
+        if store.read_only and not read_only:
+            raise InvalidOption(f"store={store!r} can only be read: open it with read_only=False")
         return ZarrObjects(store)
     if type(store).__module__.startswith("obstore"):
         return ZarrObjects(ObjectStore(store, read_only=read_only))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -89,17 +89,27 @@ def _matched(store: MaskStore, sources: Sequence[MaskSource]) -> list[Part]:
     described = store.manifest.sources()
     if len(described) == 1 and len(sources) == 1:
         return [Part(described[0][0], described[0][1]["normalize"], sources[0])]
-    given = {masks.fingerprint()["masks"]["sha256"]: masks for masks in sources}
-    unknown = set(given) - {source["masks"]["sha256"] for _, source in described}
+    given = [(_digests(masks.fingerprint()), masks) for masks in sources]
+    known = {source["masks"]["sha256"] for _, source in described}
+    unknown = [masks for digests, masks in given if digests[0] not in known]
     if unknown:
-        paths = listed(str(given[digest].path) for digest in sorted(unknown))
+        paths = listed(str(masks.path) for masks in unknown)
         names = listed(
             f"rows {rows.start} to {rows.stop - 1}: sha256 {source['masks']['sha256'][:12]}..."
             for rows, source in described
         )
         raise InvalidOption(f"{paths}: none of the sources of {store.location}: {names}")
-    return [
-        Part(rows, source["normalize"], given[source["masks"]["sha256"]])
-        for rows, source in described
-        if source["masks"]["sha256"] in given
-    ]
+    exact = [_digests(source) for _, source in described]
+    parts = []
+    for rows, source in described:
+        wanted = _digests(source)
+        # One HDF5 may be there twice, with two CSVs; with a third one, what differs is told.
+        fits = [masks for digests, masks in given if digests == wanted] or [
+            masks for digests, masks in given if digests[0] == wanted[0] and digests not in exact
+        ]
+        parts += [Part(rows, source["normalize"], masks) for masks in fits[:1]]
+    return parts
+
+
+def _digests(source: Mapping[str, Any]) -> tuple[str, str]:
+    return source["masks"]["sha256"], source["metadata"]["sha256"]

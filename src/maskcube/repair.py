@@ -27,7 +27,15 @@ from maskcube.encoded import EncodedShard
 from maskcube.errors import CorruptMask, CorruptStore, InvalidOption, MaskcubeError
 from maskcube.integrity import described, has_true_copy
 from maskcube.manifest import Piece, is_sealed
-from maskcube.objects import PLAN, REPLACING, Objects, StoreLike, get_at_most, open_objects
+from maskcube.objects import (
+    PLAN,
+    REPLACING,
+    Objects,
+    StoreLike,
+    get_at_most,
+    is_piece,
+    open_objects,
+)
 from maskcube.parts import Part
 from maskcube.ragged import RunReader, step_chunks, step_key
 from maskcube.schema import COORDINATES, COPY, OFFSETS, ROOT, build, shard_key
@@ -81,7 +89,7 @@ def make_again(store: MaskStore, parts: Sequence[Part]) -> list[str]:
     # What is made later is made from what was mended before.
     for make in (_shards, _steps, _others):
         for key, data, piece in make(store, parts):
-            if Piece.of(data) == piece and Piece.of(store.objects.get(key) or b"") != piece:
+            if Piece.of(data) == piece and not is_piece(store.objects, key, piece):
                 _put(store.objects, key, data)
                 mended.append(key)
     return mended
@@ -103,7 +111,7 @@ def _shards(store: MaskStore, parts: Sequence[Part]) -> _Made:
     crcs = _coordinate(store, "crc32c")
     for shard, piece in enumerate(store.manifest.shards):
         key = shard_key(shard)
-        data = store.objects.get(key) or b""
+        data = store.objects.get(key, 0, piece.length + 1) or b""
         if Piece.of(data) == piece:
             continue
         rows = store.layout.shard_rows(shard)
@@ -161,7 +169,7 @@ def _steps(store: MaskStore, _: Sequence[Part]) -> _Made:
     if runs is None:
         return
     pieces = {step_key(number): piece for number, piece in enumerate(runs.steps)}
-    if all(Piece.of(store.objects.get(key) or b"") == piece for key, piece in pieces.items()):
+    if all(is_piece(store.objects, key, piece) for key, piece in pieces.items()):
         return
     with suppress(CorruptMask):
         each = ShardReader(store).each(_encoded_steps, np.arange(store.layout.n_masks))
@@ -195,7 +203,7 @@ def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:
         if key in pieces:
             yield key, data, pieces[key]
         elif _is_described(store, key, data):
-            there = store.objects.get(key)
+            there = store.objects.get(key, 0, MOST_METADATA_BYTES)
             # The same, otherwise spaced, is no damage.
             if there is None or not _is_described(store, key, there):
                 yield key, data, Piece.of(data)

@@ -223,7 +223,10 @@ class ShardReader:
         """Fetch a shard with one request, or find it among those that were kept."""
         length = int(self._pieces[shard, 0])
         if length > _MOST_WHOLE_BYTES:
-            return self._fetch_ranges(shard, slots)
+            ranges = self._fetch_ranges(shard, slots)
+            # No checksum tells of which store they are.
+            self._edition.check()
+            return ranges
         with self._lock:
             turn = self._turns.setdefault(shard, threading.Lock())
         # Whoever else wants the same shard meanwhile need not ask for it again.

@@ -46,6 +46,8 @@ class Stage(AbstractContextManager["Stage"], Protocol):
     """Where to write."""
     place: Objects
     """Where it will be found then."""
+    unfinished: str
+    """What an unfinished run leaves, for messages."""
 
     def recover(self) -> bool:
         """Keep others out and end what was begun; whether there is a store that needs `clean`.
@@ -102,8 +104,10 @@ class LocalStage:
         self.target = target
         self.location = str(target)
         self.partial = partial_path(target)
+        self.unfinished = str(self.partial)
         self.place: Objects = Folder(target)
-        self.objects: Objects = Folder(self.partial)
+        self._written = Folder(self.partial)
+        self.objects: Objects = self._written
         self._overwrite = overwrite
         self._revise = revise
         self._replaced = self.partial / WORK / "replaced"
@@ -116,7 +120,8 @@ class LocalStage:
     def _check_target(self) -> None:
         if not _is_movable(self.target):
             raise StoreExists(f"{self.target} is no place for a store: give a new folder in it")
-        if _taken(self.partial) and not (self.partial / WORK).is_dir():
+        is_ours = (self.partial / WORK).is_dir() and not self.partial.is_symlink()
+        if _taken(self.partial) and not is_ours:
             raise StoreExists(
                 f"{self.partial} is not of an unfinished conversion, and would be in its way"
             )
@@ -136,13 +141,16 @@ class LocalStage:
         self._lock.acquire()
         if self._replaced.exists() and not self.target.exists():
             self._replaced.rename(self.target)
-        if not (self.target / WORK).is_dir() or self.place.get(ROOT) is None:
+        if not (self.target / WORK).is_dir():
             return False
-        if self.place.get(PLAN) is None:
+        # Somebody may have changed the folder in its place, as a zarr store.
+        direct = DirectStage(self.place, overwrite=self._overwrite, revise=self._revise)
+        if direct.recover():
+            self._put_away()
+            return True
+        if self.place.get(PLAN) is None and direct.is_store():
             self.clean()
-            return False
-        self._put_away()
-        return True
+        return False
 
     def prepare(self) -> None:
         """Check the place again, and delete a folder that was left without a plan."""
@@ -154,19 +162,24 @@ class LocalStage:
     def prepare_revision(self) -> MaskStore:
         """Return the store at the place; delete a folder that was left without a plan."""
         self.prepare()
+        if self.place.get(PLAN) is not None:
+            raise StoreExists(
+                f"{self.location}: a change is unfinished that was begun through a zarr store; run"
+                f" that again there to finish it, or delete {self.target / WORK} to give it up"
+            )
         return MaskStore(self.place)
 
     def keep(self, key: str) -> None:
         """Let an object's file be in the new store too: no file is ever written to again."""
-        place = self.partial / key
-        if place.exists():
-            return
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):
-            place.hardlink_to(self.target / key)
+        kept = self.target / key
+        if (self.partial / key).exists() or (
+            not kept.is_symlink() and self._written.link(key, kept)
+        ):
             return
         # Not every disk has links.
-        self.objects.put(key, (self.target / key).read_bytes())
+        data = self.place.get(key)
+        if data is not None:
+            self.objects.put(key, data)
 
     def promote(self) -> None:
         """Flush the folders to the disk, and exchange them with what is there."""
@@ -188,7 +201,7 @@ class LocalStage:
     def _put_away(self) -> None:
         """Move the store that was replaced to where it will be deleted."""
         mark, old = self.place.get(REPLACING), self.objects.get(ROOT)
-        if mark is not None and old is not None and json.loads(mark) == list(Piece.of(old)):
+        if old is not None and mark == json.dumps(Piece.of(old)).encode():
             self.partial.rename(self.target / WORK / "replaced")
 
     def clean(self) -> None:
@@ -234,7 +247,7 @@ def open_stage(
     path = folder_path(store)
     if path is not None:
         # A link to a store stays a link to the changed one.
-        target = path.resolve() if revise else path.absolute()
+        target = Path(os.path.realpath(path)) if revise else path.absolute()
         return LocalStage(target, overwrite=overwrite, revise=revise)
     # With a plan beside it, it may be what the same conversion has left.
     if not revise and objects.get(ROOT) is not None and objects.get(PLAN) is None:

@@ -95,6 +95,8 @@ def verify(
         When there is no complete mask store of a known format.
     SourceError
         When the source has faults of its own.
+    StoreChanged
+        When another process has changed the store meanwhile.
     InvalidOption
         When it is none of several sources that the store is from.
     StoreExists
@@ -118,6 +120,8 @@ def verify(
         )
     faults, bad = found
     if faults or bad:
+        # Parts of another store are no damage.
+        opened.edition.check()
         if repair:
             faults.insert(0, _tried(repaired))
         raise VerificationError(opened.location, faults, _named(opened, bad))

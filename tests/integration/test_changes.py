@@ -17,6 +17,7 @@ import zarr
 from reference import Source, write_files, write_source
 
 import maskcube
+from maskcube import verification
 from maskcube.disk import exchange
 from maskcube.objects import Folder
 
@@ -251,6 +252,9 @@ class TestAppend:
             write(place, key, bytes(data))
             with pytest.raises(maskcube.CorruptStore, match="repair=True"):
                 maskcube.append(later.folder, place, progress=False)
+            delete(place, key)
+            with pytest.raises(maskcube.CorruptStore, match="repair=True"):
+                maskcube.append(later.folder, place, progress=False)
             assert content(place)["zarr.json"] == before["zarr.json"]
             maskcube.verify(place, small.folder, repair=True)
         maskcube.append(later.folder, place, progress=False)
@@ -275,6 +279,14 @@ def write(place: Any, key: str, data: bytes) -> None:
 
     buffer = default_buffer_prototype().buffer.from_bytes(data)
     place._store_dict[key] = buffer  # noqa: SLF001
+
+
+def delete(place: Any, key: str) -> None:
+    """Delete an object of a store behind everybody's back."""
+    if isinstance(place, Path):
+        (place / key).unlink()
+    else:
+        del place._store_dict[key]  # noqa: SLF001
 
 
 class TestUpdate:
@@ -329,6 +341,10 @@ class TestUpdate:
             (np.full((24, 20), np.nan), "nan"),
             (np.ones((1, 24, 20)), "shape"),
             ("mask.png", "dtype"),
+            ([[1, 0], [1]], "no array"),
+            (np.broadcast_to(0.0, (10**6, 10**6)), "shape"),
+            (xr.DataArray(np.ones((24, 20)), dims=("x", "y")), "'x', 'y'"),
+            (np.ma.masked_equal(np.eye(24, 20), 0), "masked out"),
         ],
     )
     def test_what_is_no_mask_is_refused(
@@ -339,6 +355,14 @@ class TestUpdate:
             maskcube.update(place, *key_of(small, 3), mask)
         assert content(place) == before
         assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+    @pytest.mark.parametrize(
+        "labels",
+        [(None, "hand", 0), ("a.jpg", None, 0), ("a.jpg", "hand", 0.7), ("a.jpg", "hand", True)],
+    )
+    def test_what_are_no_labels_is_refused(self, place: Path, labels: list[Any]) -> None:
+        with pytest.raises(maskcube.InvalidOption, match="two texts and a whole number"):
+            maskcube.update(place, labels[0], labels[1], labels[2], np.ones((24, 20)))
 
     def test_several_masks_of_one_key_are_refused(self, tmp_path: Path) -> None:
         source = write_source(
@@ -403,6 +427,33 @@ def test_readers_of_the_old_store_read_the_old_or_are_told(
     sure = ["lazy", "dask", "runs", "scan"] if isinstance(place, Path) else ["runs"]
     assert told >= {(name, True) for name in sure}
     assert maskcube.verify(place).n_masks == len(maskcube.open_masks(place))
+
+
+@pytest.mark.parametrize("place", ["memory"], indirect=True)
+def test_parts_of_large_shards_are_of_one_store(
+    place: Any, small: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskcube.shards._MOST_WHOLE_BYTES", 0)
+    old = maskcube.open_masks(place, chunks=None)
+    np.testing.assert_array_equal(old[1], small.masks[1])
+    other = np.roll(small.masks[2], 1)
+    maskcube.update(place, *key_of(small, 2), other)
+    with pytest.raises(maskcube.StoreChanged):
+        old[2].load()
+
+
+@EVERYWHERE
+def test_what_changes_while_it_is_verified_is_not_damaged(
+    place: Any, small: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*asked: Any) -> Any:
+        monkeypatch.undo()
+        maskcube.update(place, *key_of(small, 2), 1 - small.masks[2])
+        return verification._check_shards(*asked)  # noqa: SLF001 - what the test is about
+
+    monkeypatch.setattr(verification, "_check_shards", changed)
+    with pytest.raises(maskcube.StoreChanged):
+        maskcube.verify(place)
 
 
 def test_a_pickled_reader_is_told(place: Path, small: Source) -> None:

@@ -310,3 +310,17 @@ def test_a_rewritten_store_is_not_repaired(copy: Path, small: Source) -> None:
     zarr.consolidate_metadata(copy)
     with pytest.raises(maskcube.NotAMaskStore, match="rewritten"):
         maskcube.verify(copy, small.folder, repair=True)
+
+
+def test_one_hdf5_with_two_csvs(copy: Path, small: Source, tmp_path: Path) -> None:
+    again = tmp_path / "again.csv"
+    table = small.table.assign(image_name="again_" + small.table["image_name"], score=0.25)
+    table.to_csv(again, index=False)
+    maskcube.append(small.hdf5, copy, metadata=again, progress=False)
+    assert maskcube.verify(copy, small.hdf5).n_compared == len(small.masks)
+    (copy / "score" / "c" / "0").unlink()
+    report = maskcube.verify(
+        copy, [small.hdf5, small.hdf5], metadata=[again, small.csv], repair=True
+    )
+    assert report.n_compared == 2 * len(small.masks)
+    assert report.repaired == ("score/c/0",)

@@ -47,7 +47,8 @@ def change_root(store: Path, change: Callable[[dict[str, Any], dict[str, Any]], 
             (store / name / "zarr.json").write_text(json.dumps(metadata))
     block.pop("crc32", None)
     root["attributes"]["maskcube"] = {**block, "crc32": f"{_crc(block):08x}"}
-    (store / "zarr.json").write_text(json.dumps(root))
+    for name in ("zarr.json", "masks/root.json"):
+        (store / name).write_text(json.dumps(root))
 
 
 def _crc(value: object) -> int:
