@@ -269,7 +269,7 @@ def _nothing_there(objects: Objects) -> StoreNotFound | IncompleteStore | NotAMa
 
 def _unfinished(objects: Objects) -> str | None:
     """Say how far a conversion, or a change of a store, has come; None when there is none."""
-    plan = objects.get(PLAN)
+    plan = objects.get(PLAN, 0, MOST_METADATA_BYTES)
     if plan is None and next(iter(objects.keys(f"{WORK}/")), None) is None:
         return None
     try:
