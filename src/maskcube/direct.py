@@ -70,12 +70,13 @@ class DirectStage:
     def _is_of_base(self) -> bool:
         """Whether the plan is that of an unfinished change of the store that is there."""
         plan = parsed_metadata(get_at_most(self.place, PLAN, MOST_METADATA_BYTES) or b"")
-        return bool(plan.get("base") == list(Piece.of(self.place.get(ROOT) or b"")))
+        root = get_at_most(self.place, ROOT, MOST_METADATA_BYTES) or b""
+        return bool(plan.get("base") == list(Piece.of(root)))
 
     def _is_torn(self) -> bool:
         """Whether a root is there that was cut off in writing."""
         # What cannot be read now is not torn.
-        data = self.place.get(ROOT)
+        data = get_at_most(self.place, ROOT, MOST_METADATA_BYTES)
         try:
             json.loads(data or b"{}")
         except ValueError:
@@ -160,7 +161,7 @@ class DirectStage:
         self.place.delete(PLAN)
 
     def _there(self, key: str) -> bool:
-        return self.place.get(key) is not None
+        return self.place.size(key) is not None
 
     def __enter__(self) -> Self:
         return self

@@ -108,6 +108,9 @@ class Folder:
 
     def size(self, key: str) -> int | None:
         """Return the size of an object in bytes."""
+        parent = key.rpartition("/")[0]
+        if parent not in self._inside:
+            self._look_at(parent)
         try:
             status = (self.path / key).stat()
         except (FileNotFoundError, NotADirectoryError):

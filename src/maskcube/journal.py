@@ -13,7 +13,9 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from maskcube.codec import EncodedSteps
+import numpy as np
+
+from maskcube.codec import EncodedSteps, decode_steps
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout
 from maskcube.manifest import APPEND, CONVERT, UPDATE, Piece
@@ -69,14 +71,18 @@ class Entry(NamedTuple):
         )
 
     def fits(self, n_masks: int, mask_bytes: int) -> bool:
-        """Whether it can be that of so many masks of this size."""
+        """Whether it can be that of so many masks of this size; DamagedBytes if it is damaged."""
         each = (self.areas, mask_bytes), (self.crcs, 2**32 - 1), (self.counts, mask_bytes + 1)
         n_steps = [part.n_steps for part in self.steps]
-        return (
-            all(len(values) == n_masks and _are_counts(values, most) for values, most in each)
-            and _are_counts(n_steps, sum(self.counts))
-            and sum(n_steps) == sum(self.counts)
-        )
+        if (
+            not all(len(values) == n_masks and _are_counts(values, most) for values, most in each)
+            or not _are_counts(n_steps, sum(self.counts))
+            or sum(n_steps) != sum(self.counts)
+        ):
+            return False
+        for part in self.steps:
+            decode_steps(part.data, np.empty(part.n_steps, np.int32))
+        return True
 
 
 class Journal:
@@ -188,10 +194,11 @@ class Journal:
                 continue
             try:
                 entry = Entry.from_json(found)
+                if not entry.fits(len(self.layout.shard_rows(shard)), self.layout.mask_bytes):
+                    continue
             except (KeyError, TypeError, ValueError):
                 continue
-            whole = self.objects.size(shard_key(shard)) == entry.piece.length
-            if whole and entry.fits(len(self.layout.shard_rows(shard)), self.layout.mask_bytes):
+            if self.objects.size(shard_key(shard)) == entry.piece.length:
                 entries[shard] = entry
         return entries
 

@@ -28,11 +28,12 @@ from maskcube.objects import (
     Objects,
     StoreLike,
     folder_path,
+    get_at_most,
     open_objects,
     partial_path,
 )
 from maskcube.schema import ROOT
-from maskcube.store import MaskStore
+from maskcube.store import MOST_METADATA_BYTES, MaskStore
 
 __all__ = ["Stage", "open_stage"]
 
@@ -148,7 +149,7 @@ class LocalStage:
         if direct.recover():
             self._put_away()
             return True
-        if self.place.get(PLAN) is None and direct.is_store():
+        if self.place.size(PLAN) is None and direct.is_store():
             self.clean()
         return False
 
@@ -156,13 +157,13 @@ class LocalStage:
         """Check the place again, and delete a folder that was left without a plan."""
         # Another process may have finished while this one was waiting to begin.
         self._check_target()
-        if self.objects.get(PLAN) is None:
+        if self.objects.size(PLAN) is None:
             self.discard()
 
     def prepare_revision(self) -> MaskStore:
         """Return the store at the place; delete a folder that was left without a plan."""
         self.prepare()
-        if self.place.get(PLAN) is not None:
+        if self.place.size(PLAN) is not None:
             raise StoreExists(
                 f"{self.location}: a change is unfinished that was begun through a zarr store; run"
                 f" that again there to finish it, or delete {self.target / WORK} to give it up"
@@ -200,8 +201,9 @@ class LocalStage:
 
     def _put_away(self) -> None:
         """Move the store that was replaced to where it will be deleted."""
-        mark, old = self.place.get(REPLACING), self.objects.get(ROOT)
-        if old is not None and mark == json.dumps(Piece.of(old)).encode():
+        old = get_at_most(self.objects, ROOT, MOST_METADATA_BYTES)
+        mark = b"" if old is None else json.dumps(Piece.of(old)).encode()
+        if mark and self.place.get(REPLACING, 0, len(mark) + 1) == mark:
             self.partial.rename(self.target / WORK / "replaced")
 
     def clean(self) -> None:
@@ -250,7 +252,7 @@ def open_stage(
         target = Path(os.path.realpath(path)) if revise else path.absolute()
         return LocalStage(target, overwrite=overwrite, revise=revise)
     # With a plan beside it, it may be what the same conversion has left.
-    if not revise and objects.get(ROOT) is not None and objects.get(PLAN) is None:
+    if not revise and objects.size(ROOT) is not None and objects.size(PLAN) is None:
         if not overwrite:
             raise StoreExists(f"{objects.location} holds a Zarr group{_advice(objects)}")
         _check_mask_store(objects)
@@ -296,6 +298,9 @@ def _check_mask_store(objects: Objects) -> None:
 
 def _remove(folder: Path, *, last: str) -> None:
     """Delete a folder, one of its entries last: killed before, it can still be told what it is."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
     for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

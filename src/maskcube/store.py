@@ -285,7 +285,7 @@ def _unfinished(objects: Objects) -> str | None:
     """Say how far a conversion, or a change of a store, has come; None when there is none."""
     n_finished = 0
     try:
-        plan = json.loads(objects.get(PLAN) or b"")
+        plan = json.loads(objects.get(PLAN, 0, MOST_METADATA_BYTES) or b"")
         action, n_shards = plan["action"], Layout(**plan["layout"]).n_shards
     except (ValueError, RecursionError, KeyError, TypeError, ArithmeticError, MemoryError):
         replacing = objects.get(REPLACING) is not None

@@ -299,6 +299,7 @@ class TestNonsense:
             ("counts", [-2] * 64),
             ("counts", [10**12] * 64),
             ("steps", []),
+            ("steps", "damaged"),
             ("steps", [["x", ""]]),
             ("steps", [[10**12, ""]]),
             ("piece", ["a", "b"]),
@@ -309,7 +310,9 @@ class TestNonsense:
         target = tmp_path / "masks.zarr"
         killed(partial(maskcube.convert, first.folder), target, "conversion.commit")
         path = tmp_path / "masks.zarr.partial" / "_maskcube" / "shards" / "0.json"
-        entry = {**json.loads(path.read_bytes()), name: value}
+        entry = json.loads(path.read_bytes())
+        n_steps = sum(entry["counts"])
+        entry[name] = [[n_steps, ""]] if value == "damaged" else value
         del entry["crc32"]
         crc32 = zlib.crc32(json.dumps(entry, sort_keys=True).encode())
         path.write_text(json.dumps({**entry, "crc32": crc32}))
