@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from maskcube.index import MaskIndex
     from maskcube.plot import contact_sheet, overlay
     from maskcube.reader import open_masks
-    from maskcube.report import ConversionReport, VerificationReport
+    from maskcube.report import ConversionReport, UpdateReport, VerificationReport
     from maskcube.sample import sample_dataset
     from maskcube.scan import map_masks, runs
     from maskcube.segmentations import Segmentations
@@ -63,6 +63,7 @@ __all__ = [
     "StoreExists",
     "StoreInfo",
     "StoreNotFound",
+    "UpdateReport",
     "VerificationError",
     "VerificationReport",
     "append",
@@ -84,6 +85,7 @@ _HOMES = {
     "MaskIndex": "index",
     "Segmentations": "segmentations",
     "StoreInfo": "summary",
+    "UpdateReport": "report",
     "VerificationReport": "report",
     "append": "growth",
     "contact_sheet": "plot",

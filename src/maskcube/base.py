@@ -18,7 +18,7 @@ from maskcube.journal import Entry
 from maskcube.layout import Layout
 from maskcube.manifest import APPEND
 from maskcube.ragged import RunReader
-from maskcube.schema import COORDINATES, MASKS, shard_key
+from maskcube.schema import COORDINATES, MASKS, RUNS, shard_key
 from maskcube.shards import ShardReader
 from maskcube.stage import Stage
 from maskcube.store import MaskStore, name_of
@@ -174,4 +174,9 @@ def revised(base: MaskStore, plan: Mapping[str, Any], change: Mapping[str, Any])
         source=manifest.source,
         attributes={**attributes, "history": f"{attributes.get('history', '')}\n{line}".strip()},
         revisions=(*manifest.revisions, {**change, **when}),
+        others={name: found for name, found in base.arrays.items() if not _is_ours(name)},
     )
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition("/")[0] in {MASKS, RUNS, *COORDINATES}

@@ -107,13 +107,17 @@ def append(source: str, store: str, *, quiet: bool, as_json: bool, **options: An
 @click.argument("image")
 @click.argument("noun")
 @click.argument("mask", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--instance", default=0, show_default=True, help="Which one; 0 scored highest.")
-def update(store: str, image: str, noun: str, mask: Path, *, instance: int) -> None:
-    """Replace a mask of STORE by MASK, a .npy or .png in which every pixel but 0 is the object."""
+@click.option("--instance", type=int, required=True, help="Which one; 0 scored highest.")
+@as_json
+def update(store: str, image: str, noun: str, mask: Path, *, instance: int, as_json: bool) -> None:
+    """Replace a mask of STORE by MASK, whose old pixels are not kept.
+
+    MASK is a .npy of (y, x), 1 where the object is and 0 elsewhere, or a .png, white on black.
+    """
     from maskcube.correction import update as run
 
     with _resumable(store):
-        run(store, image, noun, instance, _load(mask))
+        _print(run(store, image, noun, instance, _load(mask)), as_json=as_json)
 
 
 @main.command()
@@ -213,7 +217,8 @@ def _resumable(store: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise click.ClickException(
-            f"interrupted; run the same command again to resume ({store} is not touched until then)"
+            f"interrupted; run the same command again to resume ({store} stays as it is until then,"
+            f" what is finished is in {store}.partial)"
         ) from None
 
 
@@ -243,20 +248,19 @@ def _print(report: _Reported, *, as_json: bool) -> None:
 
 
 def _load(path: Path) -> np.ndarray[Any, Any]:
-    """Return the mask in a picture or a saved array, (y, x) bool."""
+    """Return what is in a saved array or a picture; white becomes 1, black stays 0."""
     import numpy as np
 
     if path.suffix not in (".npy", ".png"):
         raise InvalidOption(f"{path}: the name must end in .npy or .png")
     try:
         if path.suffix == ".npy":
-            found: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
-        else:
-            found = np.asarray(_image().open(path).convert("L"))
+            saved: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
+            return saved
+        grey = np.asarray(_image().open(path).convert("L"))
     except (ValueError, OSError, EOFError) as error:
         raise InvalidOption(f"{path} cannot be read as a mask: {error}") from error
-    mask: np.ndarray[Any, Any] = found != 0
-    return mask
+    return np.where(grey == np.uint8(255), np.uint8(1), grey)
 
 
 def _image() -> Any:  # noqa: ANN401 - Pillow is an optional library

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ class Origin:
     """Root attributes, apart from the manifest."""
     revisions: tuple[Mapping[str, Any], ...] = field(default=())
     """What was appended and updated since."""
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """Consolidated metadata of arrays and groups that somebody else has put into the store."""
 
 
 def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin) -> None:
@@ -84,14 +87,22 @@ def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin
         return {**origin.attributes, "maskcube": manifest.to_json()}
 
     objects = build(journal.layout, coordinates, offsets, chunk_steps, attributes)
-    root = objects.pop(ROOT)
-    objects[COPY] = root
+    root = objects[COPY] = _with_others(objects.pop(ROOT), origin.others)
     for key, data in objects.items():
         journal.objects.put(key, data)
         written[key] = Piece.of(data)
     _read_back(journal, written)
     journal.objects.put(ROOT, root)
     _read_back(journal, {ROOT: Piece.of(root)})
+
+
+def _with_others(root: bytes, others: Mapping[str, Any]) -> bytes:
+    """Return the root metadata with the metadata of more arrays and groups."""
+    if not others:
+        return root
+    parsed = json.loads(root)
+    parsed["consolidated_metadata"]["metadata"].update(others)
+    return json.dumps(parsed, indent=2).encode()
 
 
 def _read_back(journal: Journal, written: Mapping[str, Piece]) -> None:

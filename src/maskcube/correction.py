@@ -26,6 +26,7 @@ from maskcube.layout import DIMS
 from maskcube.manifest import MOST_MASK_BYTES, UPDATE
 from maskcube.objects import StoreLike
 from maskcube.provenance import generator, now
+from maskcube.report import UpdateReport
 from maskcube.shards import ShardReader
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore
@@ -42,12 +43,15 @@ def update(
     mask: ArrayLike,
     *,
     storage_options: dict[str, Any] | None = None,
-) -> None:
+) -> UpdateReport:
     """Replace the pixels of one mask; its area, CRC-32C and runs follow.
 
-    Its other coordinates, score and box among them, stay: they are what the detection said. Readers
+    Its other coordinates, score and box among them, stay: they are what the detection said. The old
+    pixels are not kept; the store's ``revisions`` say which masks were updated, and when. Readers
     find the old store until the new one is complete; whoever opened the old one is told by
     `StoreChanged`. Pixels that are there already change nothing.
+
+    All coordinates and runs are written anew each time, about a second for 24,011 masks.
 
     Parameters
     ----------
@@ -63,6 +67,11 @@ def update(
         (y, x) of the store's size, bool or numbers: 1 where the object is, 0 elsewhere.
     storage_options : dict, optional
         For a URL: how to reach it.
+
+    Returns
+    -------
+    UpdateReport
+        Which mask it was, and its area before and after.
 
     Raises
     ------
@@ -83,31 +92,43 @@ def update(
     >>> key = "shared_12rep_LAION_cluster_1003_i0.jpg", "hand", 0
     >>> mask = Segmentations("masks.zarr").get(*key)
     >>> mask[:500] = 0
-    >>> update("masks.zarr", *key, mask)
+    >>> update("masks.zarr", *key, mask).changed
+    True
     >>> bool((Segmentations("masks.zarr").get(*key) == mask).all())
     True
     """
     pixels, labels = _pixels(mask), _labels(image, noun, instance)
     with open_stage(store, revise=True, storage_options=storage_options) as stage:
-        plan = {
+        plan: dict[str, Any] = {
             "action": UPDATE,
             "generator": generator(),
             "created": now(),
             "mask": {**labels, "crc32c": checksum(pixels)},
         }
-        if not finish_earlier(stage, plan):
-            _update(stage, plan, pixels)
+        base = MaskStore(stage.place) if finish_earlier(stage, plan) else open_base(stage)
+        row = _row_of(base, plan["mask"])
+        area_before = int(base.coordinate("area")[row])
+        changed = _update(stage, base, plan, row, pixels)
+        return UpdateReport(
+            location=stage.location,
+            row=row,
+            **labels,
+            changed=changed,
+            area_before=area_before,
+            area=int(np.count_nonzero(pixels)),
+        )
 
 
-def _update(stage: Stage, plan: dict[str, Any], pixels: NDArray[np.uint8]) -> None:
-    base = open_base(stage)
-    row = _row_of(base, plan["mask"])
+def _update(
+    stage: Stage, base: MaskStore, plan: dict[str, Any], row: int, pixels: NDArray[np.uint8]
+) -> bool:
+    """Replace a mask, unless it has these pixels; say whether it was replaced."""
     if pixels.shape != base.layout.shape[1:]:
         raise InvalidOption(
             f"mask has shape {pixels.shape}, those of {base.location} {base.layout.shape[1:]}"
         )
     if _is_there(base, row, pixels):
-        return
+        return False
     shard = row // base.layout.shard_masks
     masks = encoded_masks(base, shard, {row: pixels})
     others = (number for number in range(base.layout.n_shards) if number != shard)
@@ -121,6 +142,7 @@ def _update(stage: Stage, plan: dict[str, Any], pixels: NDArray[np.uint8]) -> No
     commit(journal, columns_of(base), revised(base, journal.plan, change))
     stage.promote()
     stage.clean()
+    return True
 
 
 def _is_there(base: MaskStore, row: int, pixels: NDArray[np.uint8]) -> bool:

@@ -12,7 +12,7 @@ from maskcube.schema import ROOT
 from maskcube.source import MaskSource
 from maskcube.store import MaskStore
 
-__all__ = ["ConversionReport", "VerificationReport", "made_again"]
+__all__ = ["ConversionReport", "UpdateReport", "VerificationReport", "made_again"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,36 @@ class ConversionReport:
             f" {self.n_nouns:,} nouns in {self.n_shards:,} shards{resumed};"
             f" {self.store_bytes / 1e6:,.1f} MB in {self.n_objects:,} files{ratio};"
             f" {self.seconds:.1f} s, {self.n_added / self.seconds:,.0f} masks/s"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateReport:
+    """Which mask was updated."""
+
+    location: str
+    """Where the store is."""
+    row: int
+    """Row of the store (position along ``mask``)."""
+    image: str
+    noun: str
+    instance: int
+    changed: bool
+    """Whether the mask had other pixels before."""
+    area_before: int
+    """Pixels that were 1."""
+    area: int
+    """Pixels that are 1."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain JSON types."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        found = f"{self.area_before:,} -> {self.area:,} pixels" if self.changed else "unchanged"
+        return (
+            f"{self.location}: mask {self.row} (image {self.image!r}, noun {self.noun!r},"
+            f" instance {self.instance}): {found}"
         )
 
 

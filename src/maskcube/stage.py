@@ -32,10 +32,13 @@ from maskcube.objects import (
     open_objects,
     partial_path,
 )
-from maskcube.schema import ROOT
+from maskcube.schema import COORDINATES, MASKS, ROOT, RUNS
 from maskcube.store import MOST_METADATA_BYTES, MaskStore
 
 __all__ = ["Stage", "open_stage"]
+
+_OURS = {ROOT, WORK, MASKS, RUNS, *COORDINATES}
+"""What a conversion writes into a store's folder; all else is somebody else's."""
 
 
 class Stage(AbstractContextManager["Stage"], Protocol):
@@ -182,8 +185,22 @@ class LocalStage:
         if data is not None:
             self.objects.put(key, data)
 
+    def _keep_others(self) -> None:
+        """Take what somebody else has put into the store's folder, and who may enter it."""
+        if self.target.exists():
+            shutil.copymode(self.target, self.partial)
+        if not self._revise:
+            return
+        for theirs in self.target.iterdir():
+            if theirs.name not in _OURS:
+                ours = self.partial / theirs.name
+                # What an earlier run took may have changed since.
+                _delete(ours)
+                _share(theirs, ours)
+
     def promote(self) -> None:
         """Flush the folders to the disk, and exchange them with what is there."""
+        self._keep_others()
         for folder, _, _ in os.walk(self.partial):
             flush(Path(folder))
         old = self.place.get(ROOT)
@@ -302,8 +319,23 @@ def _remove(folder: Path, *, last: str) -> None:
         folder.unlink()
         return
     for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        _delete(path)
     folder.rmdir()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _share(source: str | Path, target: str | Path) -> None:
+    """Let a file, or the files of a folder, be in a second place too; copied if need be."""
+    if Path(source).is_dir() and not Path(source).is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=_share)
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)

@@ -291,13 +291,46 @@ def delete(place: Any, key: str) -> None:
         del place._store_dict[key]  # noqa: SLF001
 
 
+class TestNeighbours:
+    """What somebody else has put into the store's folder is theirs."""
+
+    @EVERYWHERE
+    def test_arrays_and_attributes_stay(self, place: Any, small: Source, later: Source) -> None:
+        group = zarr.open_group(place, mode="r+")
+        group.create_array("saliency", data=np.arange(6.0), dimension_names=("s",))
+        group.attrs["note"] = "mine"
+        zarr.consolidate_metadata(place)
+        maskcube.append(later.folder, place, progress=False)
+        maskcube.update(place, *key_of(small, 3), 1 - small.masks[3])
+        found: Any = zarr.open_consolidated(place, mode="r")
+        np.testing.assert_array_equal(found["saliency"][:], np.arange(6.0))
+        assert found.attrs["note"] == "mine"
+        assert maskcube.verify(place).n_masks == 250
+        with xr.open_zarr(place, chunks=None, zarr_format=3) as dataset:
+            assert "saliency" in dataset
+
+    def test_files_and_rights_stay(self, place: Path, small: Source) -> None:
+        place.chmod(0o700)
+        (place / "notes" / "deep").mkdir(parents=True)
+        (place / "notes" / "deep" / "NOTES.txt").write_text("mine")
+        (place / "link.txt").symlink_to("nowhere")
+        for row in (3, 4):
+            maskcube.update(place, *key_of(small, row), 1 - small.masks[row])
+        assert place.stat().st_mode & 0o777 == 0o700
+        assert (place / "notes/deep/NOTES.txt").read_text() == "mine"
+        assert (place / "link.txt").is_symlink()
+
+
 class TestUpdate:
     @EVERYWHERE
     @pytest.mark.parametrize("row", [0, 77, 149])
     def test_one_mask_is_another(self, place: Any, small: Source, row: int) -> None:
         masks = small.masks.copy()
         masks[row] = 1 - masks[row]
-        maskcube.update(place, *key_of(small, row), masks[row])
+        report = maskcube.update(place, *key_of(small, row), masks[row])
+        assert (report.row, report.changed) == (row, True)
+        assert (report.area_before, report.area) == (small.masks[row].sum(), masks[row].sum())
+        assert (report.image, report.noun, report.instance) == key_of(small, row)
         check(place, masks, small)
         assert maskcube.info(place).revisions[0]["row"] == row
 
@@ -318,7 +351,9 @@ class TestUpdate:
     @EVERYWHERE
     def test_the_same_pixels_change_nothing(self, place: Any, small: Source) -> None:
         before = content(place)
-        maskcube.update(place, *key_of(small, 5), small.masks[5])
+        report = maskcube.update(place, *key_of(small, 5), small.masks[5])
+        assert not report.changed
+        assert "unchanged" in str(report)
         assert content(place) == before
 
     @EVERYWHERE
