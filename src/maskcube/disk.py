@@ -174,8 +174,8 @@ def advise(error: BaseException | None, location: str) -> None:
     if isinstance(error, OSError) and error.errno and not isinstance(error, MaskcubeError):
         raise OSError(
             error.errno,
-            f"{error.strerror}: {location} cannot be written; what is finished stays: when it can,"
-            " run the same command again",
+            f"{error.strerror}: cannot write {location}, or beside it; what is finished stays: mend"
+            " that and run the same command again",
             *((error.filename,) if error.filename else ()),
         ) from error
 

@@ -272,7 +272,7 @@ def open_stage(
     if not revise and objects.size(ROOT) is not None and objects.size(PLAN) is None:
         if not overwrite:
             raise StoreExists(f"{objects.location} holds a Zarr group{_advice(objects)}")
-        _check_mask_store(objects)
+        _mask_store(objects)
     return DirectStage(objects, overwrite=overwrite, revise=revise)
 
 
@@ -291,22 +291,24 @@ def _taken(target: Path) -> bool:
 def _advice(objects: Objects) -> str:
     """Say what to do about what is at the target."""
     try:
-        _check_mask_store(objects)
+        manifest = _mask_store(objects).manifest
     except (NotAMaskStore, OSError):
         return " and is no mask store: choose another place"
-    return "; overwrite=True would replace it"
+    n_changes = len(manifest.revisions)
+    changes = f", with all {n_changes:,} changes since" if n_changes else ""
+    return f", converted {manifest.created}; overwrite=True would replace it{changes}"
 
 
 def _check_replaceable(target: Path) -> None:
     if target.is_symlink() or not target.is_dir():
         raise NotAMaskStore(f"{target} is no folder; overwrite=True replaces only mask stores")
-    _check_mask_store(Folder(target))
+    _mask_store(Folder(target))
 
 
-def _check_mask_store(objects: Objects) -> None:
-    """Raise unless a mask store is there: nothing else may be deleted by overwriting."""
+def _mask_store(objects: Objects) -> MaskStore:
+    """Return the mask store that is there: nothing else may be deleted by overwriting."""
     try:
-        MaskStore(objects)
+        return MaskStore(objects)
     except MaskcubeError as error:
         raise NotAMaskStore(
             f"{objects.location} is no mask store, and overwrite=True replaces only mask stores"

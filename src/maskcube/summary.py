@@ -13,6 +13,10 @@ from maskcube.store import MaskStore
 __all__ = ["StoreInfo", "info"]
 
 
+_SHOWN = 8
+"""Changes to tell of, the last ones; `StoreInfo.revisions` has all."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreInfo:
     """What a store says of itself."""
@@ -54,6 +58,8 @@ class StoreInfo:
             f"{file['file']} ({file['size_bytes'] / 1e6:,.1f} MB, sha256 {file['sha256'][:12]}...)"
             for file in (self.source["masks"], self.source["metadata"])
         ]
+        n_earlier = len(self.revisions) - _SHOWN
+        more = f"\n  and {n_earlier:,} changes before" if n_earlier > 0 else ""
         return (
             f"{self.location}\n"
             f"  {self.n_masks:,} masks of {self.height} x {self.width} pixels:"
@@ -63,7 +69,7 @@ class StoreInfo:
             f" and {self.run_bytes / 1e6:,.1f} MB of runs\n"
             f"  from {files[0]}\n   and {files[1]}\n"
             f"  by {self.generator}, {self.created}, format_version {self.format_version}"
-            f"{''.join(map(_told, self.revisions))}"
+            f"{''.join(map(_told, self.revisions[-_SHOWN:]))}{more}"
         )
 
 
