@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -11,26 +13,28 @@ from numpy.typing import NDArray
 
 from maskcube.boundaries import steps_of
 from maskcube.codec import DamagedBytes, EncodedSteps, checksum, decode_chunk
-from maskcube.commit import Origin
+from maskcube.commit import Origin, commit
 from maskcube.encoded import EncodedShard
-from maskcube.errors import CorruptMask, NotAMaskStore, listed
-from maskcube.journal import Entry
-from maskcube.layout import Layout
-from maskcube.manifest import APPEND
+from maskcube.errors import CorruptMask, CorruptStore, NotAMaskStore, listed
+from maskcube.journal import Entry, Journal
+from maskcube.layout import Block, Layout
+from maskcube.manifest import APPEND, REPAIR, UPDATE
 from maskcube.ragged import RunReader
 from maskcube.schema import COORDINATES, MASKS, RUNS, shard_key
 from maskcube.shards import ShardReader
 from maskcube.stage import Stage
 from maskcube.store import MaskStore, name_of
-from maskcube.writer import EncodedMask, encoded_mask
+from maskcube.writer import EncodedMask, encoded_mask, write_shard
 
 __all__ = [
     "check_native",
+    "checked_mask",
     "columns_of",
     "encoded_masks",
     "kept_entries",
     "open_base",
     "revised",
+    "rewrite",
 ]
 
 
@@ -81,21 +85,12 @@ def kept_entries(store: MaskStore, shards: Iterable[int]) -> dict[int, Entry]:
         When the coordinates or the runs that tell it are damaged.
     """
     areas, crcs = store.coordinate("area"), store.coordinate("crc32c")
-    runs = None if store.manifest.runs is None else RunReader(store)
-    offsets = None if runs is None else runs.offsets()
-    chunk_of = None if runs is None else lru_cache(2)(runs.chunk)
-    reader = ShardReader(store)
+    known = _Steps(store)
     entries = {}
     for shard in shards:
         rows = store.layout.shard_rows(shard)
         every = slice(rows.start, rows.stop)
-        if runs is None or offsets is None or chunk_of is None:
-            # Of a store that is older than the runs.
-            each = reader.each(steps_of, np.arange(rows.start, rows.stop))
-            counts, steps = [len(found) for found in each], np.concatenate(each)
-        else:
-            counts = np.diff(offsets[rows.start : rows.stop + 1]).tolist()
-            steps = runs.steps(int(offsets[rows.start]), int(offsets[rows.stop]), chunk_of)
+        counts, steps = known.of(rows)
         entries[shard] = Entry(
             piece=store.manifest.shards[shard],
             areas=areas[every].tolist(),
@@ -104,6 +99,38 @@ def kept_entries(store: MaskStore, shards: Iterable[int]) -> dict[int, Entry]:
             steps=(EncodedSteps.of(steps),),
         )
     return entries
+
+
+class _Steps:
+    """The steps of a store's masks: as they are stored, or made from the pixels."""
+
+    def __init__(self, store: MaskStore) -> None:
+        self._reader = ShardReader(store)
+        self._stored: Callable[[Block], tuple[list[int], NDArray[np.int32]]] | None = None
+        # A store that is older than the runs has none.
+        if store.manifest.runs is not None:
+            with suppress(CorruptStore):
+                self._stored = _stored_steps(RunReader(store))
+
+    def of(self, rows: Block) -> tuple[list[int], NDArray[np.int32]]:
+        """Return how many steps each mask of consecutive rows has, and the steps."""
+        if self._stored is not None:
+            with suppress(CorruptStore):
+                return self._stored(rows)
+        each = self._reader.each(steps_of, np.arange(rows.start, rows.stop))
+        return [len(found) for found in each], np.concatenate(each)
+
+
+def _stored_steps(runs: RunReader) -> Callable[[Block], tuple[list[int], NDArray[np.int32]]]:
+    """Return what reads the steps of consecutive rows, each chunk once for rows that ascend."""
+    offsets, chunk_of = runs.offsets(), lru_cache(2)(runs.chunk)
+
+    def read(rows: Block) -> tuple[list[int], NDArray[np.int32]]:
+        first, last = int(offsets[rows.start]), int(offsets[rows.stop])
+        counts = np.diff(offsets[rows.start : rows.stop + 1])
+        return counts.tolist(), runs.steps(first, last, chunk_of)
+
+    return read
 
 
 def encoded_masks(
@@ -137,7 +164,7 @@ def encoded_masks(
             if row in changed:
                 masks.append(encoded_mask(changed[row]))
             else:
-                masks.append(_checked(found.chunk(slot), store.layout, crcs[row]))
+                masks.append(checked_mask(found.chunk(slot), store.layout, crcs[row]))
     except DamagedBytes as error:
         row = rows.start + len(masks)
         raise CorruptMask(
@@ -148,8 +175,8 @@ def encoded_masks(
     return masks
 
 
-def _checked(chunk: bytes, layout: Layout, crc32c: int) -> EncodedMask:
-    """Return an encoded mask if it is the one that its checksum says."""
+def checked_mask(chunk: bytes, layout: Layout, crc32c: int) -> EncodedMask:
+    """Return an encoded mask if it is the one that its checksum says; else `DamagedBytes`."""
     pixels = np.empty(layout.shape[1:], np.uint8)
     decode_chunk(chunk, pixels)
     if checksum(pixels) != crc32c:
@@ -157,15 +184,50 @@ def _checked(chunk: bytes, layout: Layout, crc32c: int) -> EncodedMask:
     return encoded_mask(pixels, chunk)
 
 
+def rewrite(
+    stage: Stage,
+    base: MaskStore,
+    plan: Mapping[str, Any],
+    shards: Mapping[int, Sequence[EncodedMask]],
+    change: Mapping[str, Any],
+) -> None:
+    """Put other masks into some shards of a store, and make it the store.
+
+    Parameters
+    ----------
+    stage : Stage
+        Where the new store is built.
+    base : MaskStore
+        The store that is changed; all else of it is whole, and stays.
+    plan : mapping
+        What is done, without where.
+    shards : mapping of int to sequence of EncodedMask
+        All masks of each shard that is written anew.
+    change : mapping
+        What is to stand among the revisions.
+    """
+    others = (shard for shard in range(base.layout.n_shards) if shard not in shards)
+    journal = Journal.begin(
+        stage,
+        {**plan, "layout": asdict(base.layout), "base": base.edition.identity},
+        kept=kept_entries(base, others),
+    )
+    for shard, masks in shards.items():
+        write_shard(journal, shard, masks)
+    commit(journal, columns_of(base), revised(base, journal.plan, change))
+    stage.promote()
+    stage.clean()
+
+
 def revised(base: MaskStore, plan: Mapping[str, Any], change: Mapping[str, Any]) -> Origin:
     """Return the origin of a store with one change more, made by a plan."""
     manifest = base.manifest
     when = {"created": plan["created"], "generator": plan["generator"]}
-    what = (
-        f"appended {change['source']['masks']['file']} from row {change['first_row']} on"
-        if change["action"] == APPEND
-        else f"updated mask {change['row']}"
-    )
+    what = {
+        APPEND: "appended {source[masks][file]} from row {first_row} on",
+        UPDATE: "updated mask {row}",
+        REPAIR: "repaired shards {shards}",
+    }[change["action"]].format(**change)
     attributes = {name: value for name, value in base.attributes.items() if name != "maskcube"}
     line = f"{plan['created']} {plan['generator']}: {what}"
     return Origin(

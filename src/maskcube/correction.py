@@ -9,19 +9,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maskcube.base import columns_of, encoded_masks, kept_entries, open_base, revised
+from maskcube.base import encoded_masks, open_base, rewrite
 from maskcube.catalog import INDEXED, Catalog
 from maskcube.codec import checksum
-from maskcube.commit import commit
 from maskcube.conversion import finish_earlier
 from maskcube.errors import CorruptMask, InvalidOption, listed
-from maskcube.journal import Journal
 from maskcube.layout import DIMS
 from maskcube.manifest import MOST_MASK_BYTES, UPDATE
 from maskcube.objects import StoreLike
@@ -30,7 +27,6 @@ from maskcube.report import UpdateReport
 from maskcube.shards import ShardReader
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore
-from maskcube.writer import write_shard
 
 __all__ = ["update"]
 
@@ -131,17 +127,8 @@ def _update(
         return False
     shard = row // base.layout.shard_masks
     masks = encoded_masks(base, shard, {row: pixels})
-    others = (number for number in range(base.layout.n_shards) if number != shard)
-    journal = Journal.begin(
-        stage,
-        {**plan, "layout": asdict(base.layout), "base": base.edition.identity},
-        kept=kept_entries(base, others),
-    )
-    write_shard(journal, shard, masks)
     change = {"action": UPDATE, "row": row, "crc32c": plan["mask"]["crc32c"]}
-    commit(journal, columns_of(base), revised(base, journal.plan, change))
-    stage.promote()
-    stage.clean()
+    rewrite(stage, base, plan, {shard: masks}, change)
     return True
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from maskcube.codec import EncodedSteps, decode_steps
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout
-from maskcube.manifest import APPEND, CONVERT, UPDATE, Piece
+from maskcube.manifest import APPEND, CONVERT, REPAIR, UPDATE, Piece
 from maskcube.objects import ENTRIES, PLAN, Objects, get_at_most, is_piece
 from maskcube.schema import shard_key
 from maskcube.stage import Stage
@@ -149,9 +149,9 @@ class Journal:
         begun = _begun(stage.objects)
         if begun is not None:
             differs = _differing(plan, begun) - {"created"}
-            # Nobody can end the change of a store that is not there any more, and an update takes
-            # no longer from its beginning.
-            is_vain = begun.get("action") in {None, UPDATE} or begun.get(
+            # Nobody can end the change of a store that is not there any more, and an update or a
+            # repair takes no longer from its beginning.
+            is_vain = begun.get("action") in {None, UPDATE, REPAIR} or begun.get(
                 "base", plan.get("base")
             ) != plan.get("base")
             if differs and not anew and not is_vain:
@@ -239,7 +239,7 @@ def _in_the_way(
 ) -> str:
     """Say what another run has left unfinished, and what to do."""
     action = begun.get("action")
-    noun = {CONVERT: "conversion", APPEND: APPEND, UPDATE: UPDATE}.get(str(action), "change")
+    noun = {CONVERT: "conversion", APPEND: APPEND}.get(str(action), "change")
     advice = f"run that again to finish it, or delete {stage.unfinished} to give it up"
     if action == CONVERT:
         advice = "finish that one, or start anew with overwrite=True"

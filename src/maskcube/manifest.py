@@ -18,6 +18,7 @@ __all__ = [
     "CONVERT",
     "FORMAT_VERSION",
     "MOST_MASK_BYTES",
+    "REPAIR",
     "UPDATE",
     "Manifest",
     "Piece",
@@ -29,7 +30,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 
-CONVERT, APPEND, UPDATE = "convert", "append", "update"
+CONVERT, APPEND, UPDATE, REPAIR = "convert", "append", "update", "repair"
 """What may be done to a store: the words of plans and of the list of revisions."""
 
 _MOST_BYTES = 2**48
@@ -103,7 +104,7 @@ class Manifest:
     metadata: Mapping[str, int] = field(default_factory=dict)
     """Checksum of the Zarr metadata of each array and group, by name."""
     revisions: tuple[Mapping[str, Any], ...] = ()
-    """What was appended and updated since the conversion, and when."""
+    """What was appended, updated and repaired since the conversion, and when."""
 
     def sources(self) -> list[tuple[Block, Mapping[str, Any]]]:
         """Return the source, and each that was appended, with the rows that are from it."""
@@ -247,10 +248,11 @@ def _runs(block: dict[str, Any], layout: Layout) -> RunPieces:
 
 
 def _revision(block: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    action = block["action"]
-    row = block["first_row"] if action == APPEND else block["row"]
-    if action not in (APPEND, UPDATE) or type(row) is not int or not 0 <= row < layout.n_masks:
-        raise ValueError(f"{action!r} of {row!r} is no change of this store")
+    keys = {APPEND: "first_row", UPDATE: "row", REPAIR: "shards"}
+    found = block[keys[block["action"]]]
+    places = found if block["action"] == REPAIR else [found]
+    if not all(type(place) is int and 0 <= place < layout.n_masks for place in places):
+        raise ValueError(f"{block['action']!r} of {places!r} is no change of this store")
     return {**block, "created": str(block["created"]), "generator": str(block["generator"])}
 
 

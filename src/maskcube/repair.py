@@ -1,7 +1,8 @@
 """Damaged objects of a store, made again: from the source, and from what is whole.
 
-What is made must have the very size and checksum that the manifest says, or it is not written: a
-repair never changes what a store says of itself.
+What is made must have the very size and checksum that the manifest says, or it is not written into
+the store. Only shards whose masks are proved by their own checksums may be otherwise encoded: then
+the store is changed as by an update.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.base import check_native
+from maskcube.base import check_native, checked_mask
 from maskcube.boundaries import masks_from_runs, steps_of
 from maskcube.codec import (
     DamagedBytes,
@@ -41,8 +42,9 @@ from maskcube.ragged import RunReader, step_chunks, step_key
 from maskcube.schema import COORDINATES, COPY, OFFSETS, ROOT, build, shard_key
 from maskcube.shards import ShardReader
 from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
+from maskcube.writer import EncodedMask
 
-__all__ = ["make_again", "restore_root"]
+__all__ = ["make_again", "remade_shards", "restore_root"]
 
 
 def restore_root(place: StoreLike, storage_options: dict[str, Any] | None = None) -> bool:
@@ -106,12 +108,46 @@ def _put(objects: Objects, key: str, data: bytes) -> None:
     objects.put(key, data)
 
 
+def remade_shards(store: MaskStore, parts: Sequence[Part]) -> dict[int, list[EncodedMask]]:
+    """Return the damaged shards whose every pixel is known, though not in the bytes that it had.
+
+    Another version of zstd makes other bytes. That these are the masks their CRC-32C proves.
+
+    Parameters
+    ----------
+    store : MaskStore
+        The store, of which all else is whole.
+    parts : sequence of Part
+        Where its rows are from.
+    """
+    crcs = _coordinate(store, "crc32c")
+    if crcs is None:
+        return {}
+    remade = {}
+    for shard, _, chunks in _damaged(store, parts):
+        with suppress(DamagedBytes):
+            rows = store.layout.shard_rows(shard)
+            remade[shard] = [
+                checked_mask(chunks[row], store.layout, crcs[row])
+                for row in range(rows.start, rows.stop)
+            ]
+    return remade
+
+
 def _shards(store: MaskStore, parts: Sequence[Part]) -> _Made:
-    """Yield the damaged shards: of masks that are whole, and of others from runs or source."""
+    """Yield the damaged shards of which all masks are known."""
+    for shard, piece, chunks in _damaged(store, parts):
+        data = pack_shard([chunks[row] for row in sorted(chunks)], store.layout.shard_masks)
+        yield shard_key(shard), data, piece
+
+
+def _damaged(
+    store: MaskStore, parts: Sequence[Part]
+) -> Iterator[tuple[int, Piece, dict[int, bytes]]]:
+    """Yield damaged shards and their encoded masks: whole ones, others from runs or source."""
     crcs = _coordinate(store, "crc32c")
     for shard, piece in enumerate(store.manifest.shards):
-        key = shard_key(shard)
-        data = store.objects.get(key, 0, piece.length + 1) or b""
+        data = store.objects.get(shard_key(shard), 0, piece.length + 1) or b""
         if Piece.of(data) == piece:
             continue
         rows = store.layout.shard_rows(shard)
@@ -120,8 +156,7 @@ def _shards(store: MaskStore, parts: Sequence[Part]) -> _Made:
             lost = [row for row in range(rows.start, rows.stop) if row not in chunks]
             chunks.update(made(store, parts, lost))
         if len(chunks) == len(rows):
-            ordered = [chunks[row] for row in range(rows.start, rows.stop)]
-            yield key, pack_shard(ordered, store.layout.shard_masks), piece
+            yield shard, piece, chunks
 
 
 def _from_runs(store: MaskStore, _: Sequence[Part], lost: list[int]) -> dict[int, bytes]:

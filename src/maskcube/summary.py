@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from maskcube.manifest import APPEND
+from maskcube.errors import listed
+from maskcube.manifest import APPEND, UPDATE
 from maskcube.objects import StoreLike
 from maskcube.store import MaskStore
 
@@ -123,8 +124,10 @@ def _told(revision: dict[str, Any]) -> str:
     if revision["action"] == APPEND:
         file = revision["source"]["masks"]
         what = f"masks from row {revision['first_row']:,} on appended from {file['file']}"
-    else:
+    elif revision["action"] == UPDATE:
         what = f"mask {revision['row']:,} updated"
+    else:
+        what = f"shards {listed(revision['shards'])} repaired"
     return f"\n  {what} by {revision['generator']}, {revision['created']}"
 
 

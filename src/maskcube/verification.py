@@ -6,11 +6,13 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcube.base import rewrite
 from maskcube.boundaries import boundaries_of
 from maskcube.codec import DamagedBytes, checksum, decode_chunk
 from maskcube.comparison import Found, column_or_none, compare
@@ -18,13 +20,14 @@ from maskcube.encoded import EncodedShard
 from maskcube.errors import BadMask, CorruptMask, CorruptStore, VerificationError
 from maskcube.integrity import description_faults, has_runs
 from maskcube.layout import Block, worker_count
-from maskcube.manifest import Piece
+from maskcube.manifest import REPAIR, Piece
 from maskcube.objects import StoreLike
 from maskcube.parts import Part, Sources, open_parts
 from maskcube.progress import mask_bar
+from maskcube.provenance import generator, now
 from maskcube.ragged import RunReader, RunScan
 from maskcube.readers import StoreReader, open_reader
-from maskcube.repair import make_again, restore_root
+from maskcube.repair import make_again, remade_shards, restore_root
 from maskcube.report import VerificationReport, made_again
 from maskcube.schema import COORDINATES, MASKS, ROOT, shard_key
 from maskcube.stage import open_stage
@@ -112,6 +115,7 @@ def verify(
     opened = MaskStore.open(store, storage_options)
     with open_parts(opened, source, metadata) as parts:
         repaired = restored + (_repaired(store, storage_options, parts) if repair else [])
+        opened = MaskStore.open(store, storage_options)
         found = _checked(opened, parts, worker_count(workers), show=progress)
         paths = [str(part.masks.path) for part in parts]
         updated = opened.manifest.updated()
@@ -144,7 +148,16 @@ def _repaired(
     with open_stage(store, revise=True, storage_options=storage_options) as stage:
         if stage.recover():
             stage.clean()
-        return make_again(MaskStore(stage.place), parts)
+        mended = make_again(MaskStore(stage.place), parts)
+        shards = remade_shards(MaskStore(stage.place), parts)
+        if shards:
+            plan = {"action": REPAIR, "generator": generator(), "created": now()}
+            change = {"action": REPAIR, "shards": list(shards)}
+            # Where more is damaged than these, the store stays as it is.
+            with suppress(CorruptStore):
+                rewrite(stage, stage.prepare_revision(), plan, shards, change)
+                mended += map(shard_key, shards)
+        return mended
 
 
 def _checked(store: MaskStore, parts: list[Part], workers: int, *, show: bool) -> Found:

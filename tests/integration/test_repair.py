@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numcodecs.zstd import Zstd
 from reference import Source, write_source
 
 import maskcube
@@ -324,3 +325,40 @@ def test_one_hdf5_with_two_csvs(copy: Path, small: Source, tmp_path: Path) -> No
     )
     assert report.n_compared == 2 * len(small.masks)
     assert report.repaired == ("score/c/0",)
+
+
+class TestAnotherZstd:
+    """A library of another day makes other bytes of the same pixels."""
+
+    @pytest.fixture(autouse=True)
+    def _otherwise_encoded(self, small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert small_store.is_dir(), "it was converted before"
+        monkeypatch.setattr("maskcube.codec._zstd", Zstd(level=9))
+
+    def test_masks_that_their_checksums_prove(self, copy: Path, small: Source) -> None:
+        (copy / "masks/c/1/0/0").unlink()
+        flip(copy / "masks/c/2/0/0", 3)
+        report = maskcube.verify(copy, repair=True)
+        assert report.repaired == ("masks/c/1/0/0", "masks/c/2/0/0")
+        np.testing.assert_array_equal(maskcube.open_masks(copy), small.masks)
+        assert maskcube.info(copy).revisions[0]["shards"] == [1, 2]
+        assert "shards 1, 2 repaired" in str(maskcube.info(copy))
+        assert maskcube.verify(copy, small.folder).repaired == ()
+        assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+    def test_from_the_source(self, copy: Path, small: Source) -> None:
+        (copy / "masks/c/1/0/0").unlink()
+        lose_runs(copy)
+        report = maskcube.verify(copy, small.folder, repair=True)
+        assert "masks/c/1/0/0" in report.repaired
+        np.testing.assert_array_equal(maskcube.open_masks(copy), small.masks)
+
+    def test_other_masks_get_in_no_more_than_before(self, copy: Path, tmp_path: Path) -> None:
+        other = write_source(tmp_path / "other", seed=8)
+        lose_runs(copy)
+        flip(copy / "masks/c/1/0/0", 3)
+        before = content(copy)
+        with pytest.raises(maskcube.VerificationError):
+            maskcube.verify(copy, other.folder, repair=True)
+        assert content(copy) == before
+        assert [path.name for path in copy.parent.iterdir()] == [copy.name, "other"]
