@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.boundaries import steps_of
-from maskcube.codec import DamagedBytes, EncodedSteps, checksum, decode_chunk
+from maskcube.codec import DamagedBytes, checksum, decode_chunk, encode_steps
 from maskcube.commit import Origin, commit
 from maskcube.encoded import EncodedShard
 from maskcube.errors import CorruptMask, CorruptStore, NotAMaskStore, listed
@@ -85,52 +85,68 @@ def kept_entries(store: MaskStore, shards: Iterable[int]) -> dict[int, Entry]:
         When the coordinates or the runs that tell it are damaged.
     """
     areas, crcs = store.coordinate("area"), store.coordinate("crc32c")
-    known = _Steps(store)
+    known = _KnownSteps(store)
     entries = {}
     for shard in shards:
         rows = store.layout.shard_rows(shard)
         every = slice(rows.start, rows.stop)
-        counts, steps = known.of(rows)
+        counts = known.counts(rows)
         entries[shard] = Entry(
             piece=store.manifest.shards[shard],
             areas=areas[every].tolist(),
             crcs=crcs[every].tolist(),
             counts=counts,
-            steps=(EncodedSteps.of(steps),),
+            steps=(_KeptSteps(known, rows, sum(counts)),),
         )
     return entries
 
 
-class _Steps:
+class _KeptSteps(NamedTuple):
+    """`Steps` that are read from the store when they are wanted."""
+
+    known: _KnownSteps
+    rows: Block
+    n_steps: int
+
+    def encoded(self) -> bytes:
+        """Return them as `encode_steps` gives them."""
+        return encode_steps(self.decoded())
+
+    def decoded(self) -> NDArray[np.int32]:
+        """Return them, (n_steps,) int32."""
+        return self.known.steps(self.rows)
+
+
+class _KnownSteps:
     """The steps of a store's masks: as they are stored, or made from the pixels."""
 
     def __init__(self, store: MaskStore) -> None:
         self._reader = ShardReader(store)
-        self._stored: Callable[[Block], tuple[list[int], NDArray[np.int32]]] | None = None
+        self._offsets: NDArray[np.int64] | None = None
         # A store that is older than the runs has none.
         if store.manifest.runs is not None:
             with suppress(CorruptStore):
-                self._stored = _stored_steps(RunReader(store))
+                self._runs = RunReader(store)
+                self._chunk = lru_cache(2)(self._runs.chunk)
+                self._offsets = self._runs.offsets()
 
-    def of(self, rows: Block) -> tuple[list[int], NDArray[np.int32]]:
-        """Return how many steps each mask of consecutive rows has, and the steps."""
-        if self._stored is not None:
+    def counts(self, rows: Block) -> list[int]:
+        """Return how many steps each mask of consecutive rows has."""
+        if self._offsets is None:
+            return [len(steps) for steps in self._made(rows)]
+        counts: list[int] = np.diff(self._offsets[rows.start : rows.stop + 1]).tolist()
+        return counts
+
+    def steps(self, rows: Block) -> NDArray[np.int32]:
+        """Return the steps of consecutive rows, end to end; quick for rows that ascend."""
+        if self._offsets is not None:
+            first, last = (int(self._offsets[row]) for row in (rows.start, rows.stop))
             with suppress(CorruptStore):
-                return self._stored(rows)
-        each = self._reader.each(steps_of, np.arange(rows.start, rows.stop))
-        return [len(found) for found in each], np.concatenate(each)
+                return self._runs.steps(first, last, self._chunk)
+        return np.concatenate(self._made(rows))
 
-
-def _stored_steps(runs: RunReader) -> Callable[[Block], tuple[list[int], NDArray[np.int32]]]:
-    """Return what reads the steps of consecutive rows, each chunk once for rows that ascend."""
-    offsets, chunk_of = runs.offsets(), lru_cache(2)(runs.chunk)
-
-    def read(rows: Block) -> tuple[list[int], NDArray[np.int32]]:
-        first, last = int(offsets[rows.start]), int(offsets[rows.stop])
-        counts = np.diff(offsets[rows.start : rows.stop + 1])
-        return counts.tolist(), runs.steps(first, last, chunk_of)
-
-    return read
+    def _made(self, rows: Block) -> list[NDArray[np.int32]]:
+        return self._reader.each(steps_of, np.arange(rows.start, rows.stop))
 
 
 def encoded_masks(

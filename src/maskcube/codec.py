@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import google_crc32c
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = [
     "STEPS_LEVEL",
     "ZSTD_LEVEL",
     "EncodedSteps",
+    "Steps",
     "checksum",
     "decode_chunk",
     "decode_steps",
@@ -143,8 +144,22 @@ def frame_content_bytes(frame: bytes) -> int | None:
     return int.from_bytes(field, "little") + (256 if width == 2 else 0)  # noqa: PLR2004 - RFC 8878
 
 
+class Steps(Protocol):
+    """Steps of runs, end to end, of some masks."""
+
+    @property
+    def n_steps(self) -> int:
+        """How many there are."""
+
+    def encoded(self) -> bytes:
+        """Return them as `encode_steps` gives them."""
+
+    def decoded(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Return them, (n_steps,) int32."""
+
+
 class EncodedSteps(NamedTuple):
-    """Steps of some masks, as `encode_steps` gives them."""
+    """`Steps` that are held encoded."""
 
     n_steps: int
     data: bytes
@@ -153,6 +168,10 @@ class EncodedSteps(NamedTuple):
     def of(cls, steps: np.ndarray[Any, np.dtype[Any]]) -> EncodedSteps:
         """Encode steps of runs, (n,) integer."""
         return cls(len(steps), encode_steps(steps.astype(np.int32, copy=False)))
+
+    def encoded(self) -> bytes:
+        """Return the bytes of a chunk of all these steps."""
+        return self.data
 
     def decoded(self) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Return the steps, (n,) int32; raises as `decode_steps` does."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskcube.codec import EncodedSteps, decode_steps
+from maskcube.codec import EncodedSteps, Steps, decode_steps
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout
 from maskcube.manifest import APPEND, CONVERT, REPAIR, UPDATE, Piece
@@ -44,12 +44,12 @@ class Entry(NamedTuple):
     """CRC-32C of the pixels, for each of its masks."""
     counts: list[int]
     """Boundaries of runs, for each of its masks."""
-    steps: tuple[EncodedSteps, ...]
+    steps: tuple[Steps, ...]
     """The boundaries of all its masks: their steps, in as many parts as were encoded."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain JSON types, with a checksum."""
-        steps = [(part.n_steps, base64.b64encode(part.data).decode()) for part in self.steps]
+        steps = [(part.n_steps, base64.b64encode(part.encoded()).decode()) for part in self.steps]
         record = {**self._asdict(), "steps": steps}
         return {**record, "crc32": zlib.crc32(_to_json(record))}
 
@@ -81,7 +81,7 @@ class Entry(NamedTuple):
         ):
             return False
         for part in self.steps:
-            decode_steps(part.data, np.empty(part.n_steps, np.int32))
+            decode_steps(part.encoded(), np.empty(part.n_steps, np.int32))
         return True
 
 

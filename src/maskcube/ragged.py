@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maskcube.boundaries import boundaries_of_steps
 from maskcube.codec import (
     DamagedBytes,
-    EncodedSteps,
+    Steps,
     decode_chunk,
     decode_steps,
     encode_steps,
@@ -42,14 +42,14 @@ def steps_chunk(n_steps: int) -> int:
     return max(1, min(_CHUNK_STEPS, n_steps))
 
 
-def step_chunks(n_steps: int, parts: Iterable[EncodedSteps]) -> Iterator[tuple[str, bytes]]:
+def step_chunks(n_steps: int, parts: Iterable[Steps]) -> Iterator[tuple[str, bytes]]:
     """Yield key and bytes of each chunk of the steps of all masks, one in memory at a time.
 
     Parameters
     ----------
     n_steps : int
         How many there are in all.
-    parts : iterable of EncodedSteps
+    parts : iterable of Steps
         The steps, in order.
     """
     chunk = np.zeros(steps_chunk(n_steps), np.int32)
