@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -188,7 +189,9 @@ class LocalStage:
     def _keep_others(self) -> None:
         """Take what somebody else has put into the store's folder, and who may enter it."""
         if self.target.exists():
-            shutil.copymode(self.target, self.partial)
+            mode = stat.S_IMODE(self.target.stat().st_mode)
+            # It is still to be written into.
+            self.partial.chmod(mode | stat.S_IRWXU)
         if not self._revise:
             return
         for theirs in self.target.iterdir():
