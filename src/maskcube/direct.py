@@ -78,7 +78,7 @@ class DirectStage:
         # What cannot be read now is not torn.
         data = get_at_most(self.place, ROOT, MOST_METADATA_BYTES)
         try:
-            json.loads(data or b"{}")
+            json.loads(b"{}" if data is None else data)
         except ValueError:
             return True
         return False

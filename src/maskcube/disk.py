@@ -7,7 +7,6 @@ import errno
 import os
 import stat
 import sys
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -111,9 +110,7 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             try:
-                # A file that stays behind locks nothing.
-                with suppress(OSError):
-                    self.path.unlink()
+                self.path.unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
 

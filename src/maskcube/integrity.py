@@ -12,7 +12,7 @@ from typing import Any
 from maskcube.errors import CorruptStore, MaskcubeError
 from maskcube.layout import DIMS
 from maskcube.manifest import Piece, is_sealed
-from maskcube.objects import get_at_most
+from maskcube.objects import get_at_most, is_piece
 from maskcube.schema import (
     COORDINATES,
     COPY,
@@ -54,13 +54,17 @@ def description_faults(store: MaskStore) -> list[str]:
 
 def has_true_copy(store: MaskStore) -> bool:
     """Whether the copy of the root metadata says the same of every piece and of every array."""
+    if is_piece(store.objects, COPY, store.edition.identity):
+        return True
+    # Somebody may have added attributes or arrays to the root.
     try:
         copy = MaskStore(store.objects, root=COPY)
         crcs = {name: description_crc(copy.arrays[name]) for name in store.manifest.metadata}
+        nested = all(_has_true_copies(copy, name, copy.arrays[name]) for name in crcs)
     except (MaskcubeError, KeyError, TypeError, AttributeError):
         return False
     same = copy.attributes["maskcube"] == store.attributes["maskcube"]
-    return same and crcs == store.manifest.metadata
+    return same and nested and crcs == store.manifest.metadata
 
 
 def _fault(store: MaskStore, name: str) -> str | None:

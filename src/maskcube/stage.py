@@ -245,7 +245,10 @@ class LocalStage:
             with suppress(OSError):
                 # Empty where an object of the store itself was written.
                 (self.target / WORK).rmdir()
-        self._lock.release()
+        try:
+            self._lock.release()
+        except OSError as failed:
+            error = error or failed
         advise(error, self.location)
 
 
