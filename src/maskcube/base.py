@@ -20,7 +20,7 @@ from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, Layout
 from maskcube.manifest import APPEND, REPAIR, UPDATE
 from maskcube.ragged import RunReader
-from maskcube.schema import COORDINATES, MASKS, RUNS, shard_key
+from maskcube.schema import COORDINATES, MASKS, NODES, shard_key
 from maskcube.shards import ShardReader
 from maskcube.stage import Stage
 from maskcube.store import MaskStore, name_of
@@ -252,9 +252,9 @@ def revised(base: MaskStore, plan: Mapping[str, Any], change: Mapping[str, Any])
         source=manifest.source,
         attributes={**attributes, "history": f"{attributes.get('history', '')}\n{line}".strip()},
         revisions=(*manifest.revisions, {**change, **when}),
-        others={name: found for name, found in base.arrays.items() if not _is_ours(name)},
+        others={
+            name: found
+            for name, found in base.arrays.items()
+            if name.partition("/")[0] not in NODES
+        },
     )
-
-
-def _is_ours(name: str) -> bool:
-    return name.partition("/")[0] in {MASKS, RUNS, *COORDINATES}

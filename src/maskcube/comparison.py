@@ -11,11 +11,11 @@ import numpy as np
 
 from maskcube.errors import CorruptMask, CorruptStore, listed
 from maskcube.hdf5 import MaskFile
-from maskcube.layout import Block, block_rows, blocks
+from maskcube.layout import Block, blocks
 from maskcube.parts import Part
 from maskcube.readers import StoreReader, open_reader
 from maskcube.schema import COORDINATES
-from maskcube.slabs import PlainSlab, Slab, StrayPixels, held_bytes, open_slab
+from maskcube.slabs import PlainSlab, Slab, StrayPixels, open_slab, rows_at_once
 from maskcube.store import MaskStore
 
 __all__ = ["Found", "column_or_none", "compare"]
@@ -44,7 +44,7 @@ def compare(store: MaskStore, part: Part, pool: Executor, told: Callable[[int], 
     faults = _table_faults(store, part)
     bad: dict[int, str] = {}
     # The pool's threads are not counted: their buffers are small beside a gibibyte.
-    rows = block_rows(source.layout, file.chunks, held_bytes(file), _MOST_BYTES, workers=1)
+    rows = rows_at_once(file, _MOST_BYTES, workers=1)
     slab = open_slab(file, rows, normalize=part.normalize)
     reader, updated = open_reader(store), store.manifest.updated()
 

@@ -11,13 +11,13 @@ from typing import Any
 from maskcube.commit import Origin, commit
 from maskcube.errors import SourceError, missing
 from maskcube.journal import Entry, Journal
-from maskcube.layout import Block, Layout, block_rows, blocks, memory_bytes, worker_count
+from maskcube.layout import Block, Layout, blocks, memory_bytes, worker_count
 from maskcube.manifest import CONVERT
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
 from maskcube.provenance import generator, now
 from maskcube.report import ConversionReport
-from maskcube.slabs import StrayPixels, held_bytes
+from maskcube.slabs import StrayPixels, rows_at_once
 from maskcube.source import MaskSource
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore
@@ -105,9 +105,7 @@ def convert(
         MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks,
         open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage,
     ):
-        rows = block_rows(
-            masks.layout, masks.file.chunks, held_bytes(masks.file), budget, n_workers
-        )
+        rows = rows_at_once(masks.file, budget, n_workers)
         refuse_faults(masks, normalize=normalize, show=progress)
         plan = {
             "action": CONVERT,

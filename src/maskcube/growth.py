@@ -21,12 +21,12 @@ from maskcube.commit import commit
 from maskcube.conversion import finish_earlier, refuse_faults, write_shards
 from maskcube.errors import SourceError, StoreExists, listed
 from maskcube.journal import Journal
-from maskcube.layout import block_rows, memory_bytes, worker_count
+from maskcube.layout import memory_bytes, worker_count
 from maskcube.manifest import APPEND
 from maskcube.objects import StoreLike
 from maskcube.provenance import generator, now
 from maskcube.report import ConversionReport
-from maskcube.slabs import held_bytes
+from maskcube.slabs import rows_at_once
 from maskcube.source import KEYS, MaskSource
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore
@@ -110,9 +110,7 @@ def append(
         MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks,
         open_stage(store, revise=True, storage_options=storage_options) as stage,
     ):
-        rows = block_rows(
-            masks.layout, masks.file.chunks, held_bytes(masks.file), budget, n_workers
-        )
+        rows = rows_at_once(masks.file, budget, n_workers)
         refuse_faults(masks, normalize=normalize, show=progress)
         plan = {
             "action": APPEND,

@@ -21,12 +21,13 @@ from maskcube.schema import (
     OFFSETS,
     RUNS,
     STEPS,
+    described,
     description_crc,
     shard_key,
 )
 from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 
-__all__ = ["described", "description_faults", "has_runs", "has_true_copy"]
+__all__ = ["description_faults", "has_runs", "has_true_copy"]
 
 _CONSOLIDATED = {"kind": "inline", "must_understand": False}
 
@@ -89,11 +90,6 @@ def _fault(store: MaskStore, name: str) -> str | None:
     if written is not None and (name.startswith(RUNS) or _is_untouched(store, name)):
         return f"metadata of {name!r} is not as it was written: its crc32 differs"
     return None if name.startswith(RUNS) else _other_meaning(name, said)
-
-
-def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of an array or group without the copies of what is below it."""
-    return {key: value for key, value in metadata.items() if key != "consolidated_metadata"}
 
 
 def _has_true_copies(store: MaskStore, name: str, said: Mapping[str, Any]) -> bool:

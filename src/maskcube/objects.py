@@ -32,14 +32,10 @@ __all__ = [
     "ZarrObjects",
     "folder_path",
     "get_at_most",
-    "get_piece",
     "is_piece",
     "open_objects",
     "partial_path",
 ]
-
-_MOST_PIECE_BYTES = 2**28
-"""Coordinates and runs are read whole; those of 24,011 masks are 0.7 MB at most."""
 
 PLAN = f"{WORK}/plan.json"
 """Key of the plan of what is being written."""
@@ -182,35 +178,6 @@ def get_at_most(objects: Objects, key: str, most: int) -> bytes | None:
     data = objects.get(key, 0, most + 1)
     if data is not None and len(data) > most:
         raise CorruptStore(f"{objects.location}: {key} is larger than the {most:,} bytes it may be")
-    return data
-
-
-def get_piece(objects: Objects, key: str, piece: Piece | None, what: str) -> bytes:
-    """Return an object that is read whole, as the manifest says it was written.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where it is.
-    key : str
-        Its key.
-    piece : Piece or None
-        What the manifest says of it, if anything.
-    what : str
-        What it is, for messages.
-
-    Raises
-    ------
-    CorruptStore
-        When it is missing, of another size or checksum, too large, or cannot be read.
-    """
-    # A byte more than it should have shows that it has more, without reading how many.
-    most = 0 if piece is None else min(piece.length, _MOST_PIECE_BYTES)
-    data = objects.get(key, 0, most + 1)
-    if data is None:
-        raise CorruptStore(f"{objects.location}: {what} is missing")
-    if Piece.of(data) != piece:
-        raise CorruptStore(f"{objects.location}: {what}: size or checksum is not the recorded one")
     return data
 
 

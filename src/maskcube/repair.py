@@ -26,7 +26,7 @@ from maskcube.codec import (
 )
 from maskcube.encoded import EncodedShard
 from maskcube.errors import CorruptMask, CorruptStore, InvalidOption, MaskcubeError
-from maskcube.integrity import described, has_true_copy
+from maskcube.integrity import has_true_copy
 from maskcube.manifest import Piece, is_sealed
 from maskcube.objects import (
     PLAN,
@@ -39,7 +39,7 @@ from maskcube.objects import (
 )
 from maskcube.parts import Part
 from maskcube.ragged import RunReader, step_chunks, step_key
-from maskcube.schema import COORDINATES, COPY, OFFSETS, ROOT, build, shard_key
+from maskcube.schema import COORDINATES, COPY, OFFSETS, ROOT, build, described, shard_key
 from maskcube.shards import ShardReader
 from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 from maskcube.writer import EncodedMask

@@ -22,12 +22,14 @@ __all__ = [
     "COPY",
     "MASKS",
     "MASK_ATTRIBUTES",
+    "NODES",
     "OFFSETS",
     "ROOT",
     "RUNS",
     "STEPS",
     "Coordinate",
     "build",
+    "described",
     "description_crc",
     "is_native",
     "shard_key",
@@ -103,6 +105,9 @@ COORDINATES: dict[str, Coordinate] = {
 RUNS = "runs"
 STEPS = f"{RUNS}/steps"
 OFFSETS = f"{RUNS}/offsets"
+
+NODES = {MASKS, RUNS, *COORDINATES}
+"""What a conversion puts into the root group; all else in a store is somebody else's."""
 
 RUN_ATTRIBUTES: dict[str, Any] = {
     "long_name": "runs of each mask, read row by row",
@@ -225,7 +230,12 @@ def build(
 
 def description_crc(metadata: Mapping[str, Any]) -> int:
     """Return the checksum of an array's or group's Zarr metadata, without copies of others'."""
-    return crc_of({key: value for key, value in metadata.items() if key != _COPIES})
+    return crc_of(described(metadata))
+
+
+def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an array or group without the copies of what is below it."""
+    return {key: value for key, value in metadata.items() if key != _COPIES}
 
 
 def _descriptions(written: Mapping[str, Buffer]) -> dict[str, int]:

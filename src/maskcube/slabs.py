@@ -23,7 +23,7 @@ from maskcube.chunks import (
     scratch,
 )
 from maskcube.hdf5 import MaskFile
-from maskcube.layout import Block
+from maskcube.layout import Block, block_rows
 
 if TYPE_CHECKING:
     import h5py
@@ -36,6 +36,7 @@ __all__ = [
     "StrayPixels",
     "held_bytes",
     "open_slab",
+    "rows_at_once",
 ]
 
 _BYTE = 8
@@ -80,6 +81,11 @@ def open_slab(file: MaskFile, rows: int, *, normalize: bool) -> Slab:
         Take every pixel but 0 as 1.
     """
     return _kind(file)(file, rows, normalize=normalize)
+
+
+def rows_at_once(file: MaskFile, memory: int, workers: int) -> int:
+    """Return how many masks of a file to read at a time within `memory` bytes: see `block_rows`."""
+    return block_rows(file.layout, file.chunks, held_bytes(file), memory, workers)
 
 
 def held_bytes(file: MaskFile) -> int:

@@ -33,13 +33,10 @@ from maskcube.objects import (
     open_objects,
     partial_path,
 )
-from maskcube.schema import COORDINATES, MASKS, ROOT, RUNS
+from maskcube.schema import NODES, ROOT
 from maskcube.store import MOST_METADATA_BYTES, MaskStore
 
 __all__ = ["Stage", "open_stage"]
-
-_OURS = {ROOT, WORK, MASKS, RUNS, *COORDINATES}
-"""What a conversion writes into a store's folder; all else is somebody else's."""
 
 
 class Stage(AbstractContextManager["Stage"], Protocol):
@@ -195,7 +192,7 @@ class LocalStage:
         if not self._revise:
             return
         for theirs in self.target.iterdir():
-            if theirs.name not in _OURS:
+            if theirs.name not in {ROOT, WORK, *NODES}:
                 ours = self.partial / theirs.name
                 # What an earlier run took may have changed since.
                 _delete(ours)

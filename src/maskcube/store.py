@@ -37,7 +37,7 @@ from maskcube.texts import Texts
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["MOST_METADATA_BYTES", "MaskStore", "name_of", "parsed_metadata", "read_manifest"]
+__all__ = ["MOST_METADATA_BYTES", "MaskStore", "name_of", "parsed_metadata"]
 
 MOST_METADATA_BYTES = 2**25
 """Of the root: 44 kB for 24,011 masks, and 7 bytes a mask where the CSV was not sorted."""
@@ -206,17 +206,6 @@ def name_of(objects: Objects, row: int) -> str:
         instance = store.coordinate("instance")[row]
         return f"mask {row} (image {image!r}, noun {noun!r}, instance {instance})"
     return f"mask {row}"
-
-
-def read_manifest(objects: Objects) -> Manifest:
-    """Return the manifest of a complete mask store.
-
-    Raises
-    ------
-    StoreNotFound, IncompleteStore, NotAMaskStore
-        When there is none.
-    """
-    return MaskStore(objects).manifest
 
 
 def _read_root(objects: Objects, key: str) -> tuple[dict[str, Any], Piece]:
