@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from maskcube.conversion import convert
     from maskcube.correction import update
     from maskcube.errors import (
+        AccessDenied,
         BadMask,
         CorruptMask,
         CorruptStore,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         StoreChanged,
         StoreExists,
         StoreNotFound,
+        StoreUnreachable,
         VerificationError,
     )
     from maskcube.growth import append
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from maskcube.verification import verify
 
 __all__ = [
+    "AccessDenied",
     "BadMask",
     "ConversionReport",
     "CorruptMask",
@@ -63,6 +66,7 @@ __all__ = [
     "StoreExists",
     "StoreInfo",
     "StoreNotFound",
+    "StoreUnreachable",
     "UpdateReport",
     "VerificationError",
     "VerificationReport",

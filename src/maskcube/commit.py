@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from maskcube.errors import CorruptStore
 from maskcube.journal import Journal
 from maskcube.manifest import Manifest, Piece, RunPieces
+from maskcube.objects import is_piece
 from maskcube.ragged import step_chunks, steps_chunk
 from maskcube.schema import COPY, OFFSETS, ROOT, build, value_bytes
+from maskcube.threads import spread
 
 __all__ = ["Origin", "commit"]
 
@@ -88,11 +90,10 @@ def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin
 
     objects = build(journal.layout, coordinates, offsets, chunk_steps, attributes)
     root = objects[COPY] = _with_others(objects.pop(ROOT), origin.others)
-    for key, data in objects.items():
-        journal.objects.put(key, data)
-        written[key] = Piece.of(data)
+    spread(lambda it: journal.objects.put(*it), [*objects.items()], journal.objects.max_concurrency)
+    written |= {key: Piece.of(data) for key, data in objects.items()}
     _read_back(journal, written)
-    journal.objects.put(ROOT, root)
+    journal.write_root(root)
     _read_back(journal, {ROOT: Piece.of(root)})
 
 
@@ -107,8 +108,10 @@ def _with_others(root: bytes, others: Mapping[str, Any]) -> bytes:
 
 def _read_back(journal: Journal, written: Mapping[str, Piece]) -> None:
     """Compare objects with what was written."""
-    for key, piece in written.items():
-        if Piece.of(journal.objects.get(key) or b"") != piece:
+    objects = journal.objects
+    found = spread(lambda it: is_piece(objects, *it), [*written.items()], objects.max_concurrency)
+    for key, is_same in zip(written, found, strict=True):
+        if not is_same:
             raise CorruptStore(
                 f"{journal.location}: {key} does not read back as it was written; run the same"
                 " again"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Self
 
 from maskcube.disk import advise
@@ -19,6 +20,7 @@ from maskcube.manifest import Piece
 from maskcube.objects import PLAN, REPLACING, WORK, Objects, get_at_most
 from maskcube.schema import MASKS, ROOT, shard_key
 from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
+from maskcube.threads import spread
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -98,12 +100,10 @@ class DirectStage:
             # Killed from here on, the same command goes on deleting.
             self.place.put(REPLACING, b"{}")
             self.place.delete(ROOT)
-            for key in list(self.place.keys()):
-                if not key.startswith(f"{WORK}/"):
-                    self.place.delete(key)
+            self.place.delete(*filterfalse(_is_work, self.place.keys()))
             self.discard()
         elif not self._there(PLAN):
-            if not all(key.startswith(f"{WORK}/") for key in self.place.keys()):  # noqa: SIM118 - no mapping
+            if not all(map(_is_work, self.place.keys())):
                 raise StoreExists(f"{self.location} is not empty, and what it holds is no store")
             self._tidy()
 
@@ -127,13 +127,14 @@ class DirectStage:
 
     def _switch(self) -> None:
         """Copy the staged objects into their places, the root last; may be done twice."""
-        staged = sorted(self.place.keys(_STAGED), key=lambda key: key == _STAGED + ROOT)
+        staged = [key for key in self.place.keys(_STAGED) if key != _STAGED + ROOT]
         self.place.delete(ROOT)
-        for key in staged:
-            data = self.place.get(key)
-            if data is not None:
-                self.place.put(key.removeprefix(_STAGED), data)
+        spread(self._take, staged, self.place.max_concurrency)
+        self._take(_STAGED + ROOT)
         self.place.delete(_SWITCHING)
+
+    def _take(self, key: str) -> None:
+        self.place.copy(key, key.removeprefix(_STAGED))
 
     def clean(self) -> None:
         """Delete what is not of the store, the plan last."""
@@ -142,23 +143,17 @@ class DirectStage:
 
     def _tidy(self) -> None:
         """Delete what nobody can tell what it is without the plan."""
-        for key in list(self.place.keys(f"{WORK}/")):
-            if key != PLAN:
-                self.place.delete(key)
+        self.place.delete(*(key for key in self.place.keys(f"{WORK}/") if key != PLAN))
 
     def discard(self) -> None:
         """Delete what was written, the plan last; a store that was to be changed stays."""
         if self._revise:
             kept = set(map(shard_key, range(self._n_shards)))
-            for key in list(self.place.keys(f"{MASKS}/c/")):
-                if key not in kept:
-                    self.place.delete(key)
-            self.clean()
-            return
-        for key in sorted(self.place.keys(), key=lambda key: key.startswith(f"{WORK}/")):
-            if key != PLAN:
-                self.place.delete(key)
-        self.place.delete(PLAN)
+            shards = self.place.keys(f"{MASKS}/c/")
+            self.place.delete(*(key for key in shards if key not in kept))
+        else:
+            self.place.delete(*filterfalse(_is_work, self.place.keys()))
+        self.clean()
 
     def _there(self, key: str) -> bool:
         return self.place.size(key) is not None
@@ -169,6 +164,10 @@ class DirectStage:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Say what to do if the system could not write."""
         advise(error, self.location)
+
+
+def _is_work(key: str) -> bool:
+    return key.startswith(f"{WORK}/")
 
 
 class _Overlay:
@@ -186,6 +185,7 @@ class _Overlay:
 
     def __init__(self, place: Objects, n_shards: int) -> None:
         self.location = place.location
+        self.max_concurrency = place.max_concurrency
         self._place = place
         self._taken = set(map(shard_key, range(n_shards)))
 
@@ -211,11 +211,21 @@ class _Overlay:
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object to where no reader of the store looks."""
-        self._place.put(key if self._is_direct(key) else _STAGED + key, data)
+        self._place.put(self._written_to(key), data)
 
-    def delete(self, prefix: str) -> None:
-        """Delete what was written below a prefix."""
-        self._place.delete(prefix if self._is_direct(prefix) else _STAGED + prefix)
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless another one was written."""
+        return self._place.create(self._written_to(key), data)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object as it will be."""
+        data = self.get(source)
+        if data is not None:
+            self.put(target, data)
+
+    def delete(self, *keys: str) -> None:
+        """Delete objects that were written."""
+        self._place.delete(*map(self._written_to, keys))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys below a prefix as they are."""
@@ -225,7 +235,9 @@ class _Overlay:
         """Return the store that is there."""
         return self._place.zarr_store()
 
+    def _written_to(self, key: str) -> str:
+        return key if self._is_direct(key) else _STAGED + key
+
     def _is_direct(self, key: str) -> bool:
         """Whether a key is none of the store that is there."""
-        work = key.startswith(f"{WORK}/")
-        return work or (key.startswith(f"{MASKS}/c/") and key not in self._taken)
+        return _is_work(key) or (key.startswith(f"{MASKS}/c/") and key not in self._taken)

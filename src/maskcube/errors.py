@@ -10,6 +10,8 @@ Every leaf is also the builtin exception that a caller would catch without knowi
     ├── NotAMaskStore      (ValueError)         something else is at that place, or a newer format
     ├── IncompleteStore    (ValueError)         a conversion has begun and has not ended
     ├── StoreChanged       (RuntimeError)       it is another one than when it was opened
+    ├── StoreUnreachable   (ConnectionError)    there is no answer, or none but "later"
+    ├── AccessDenied       (PermissionError)    these credentials may not, or are none any more
     ├── LabelNotFound      (KeyError)           no mask has that image, noun or instance
     ├── RowNotFound        (IndexError)         there is no mask in that row
     ├── CorruptStore       (ValueError)         a piece of the store is missing or damaged
@@ -27,6 +29,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 __all__ = [
+    "AccessDenied",
     "BadMask",
     "CorruptMask",
     "CorruptStore",
@@ -42,6 +45,7 @@ __all__ = [
     "StoreChanged",
     "StoreExists",
     "StoreNotFound",
+    "StoreUnreachable",
     "VerificationError",
     "listed",
 ]
@@ -117,6 +121,14 @@ class IncompleteStore(MaskcubeError, ValueError):
 
 class StoreChanged(MaskcubeError, RuntimeError):
     """The store was appended to, updated or replaced after it was opened."""
+
+
+class StoreUnreachable(MaskcubeError, ConnectionError):
+    """No answer has come from where a store or a source is, however often it was asked."""
+
+
+class AccessDenied(MaskcubeError, PermissionError):
+    """Credentials are wrong, have expired, or are not those of somebody who may."""
 
 
 class LabelNotFound(MaskcubeError, KeyError):

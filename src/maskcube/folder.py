@@ -37,6 +37,7 @@ class Folder:
     """
 
     has_cheap_ranges = True
+    max_concurrency = 1
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -147,13 +148,27 @@ class Folder:
             return True
         return False
 
-    def delete(self, prefix: str) -> None:
-        """Delete an object, or a folder of them."""
-        path = self.path / prefix
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless another one is there; whoever writes has locked the others out."""
+        found = self.get(key, 0, len(data) + 1)
+        if found is None:
+            self.put(key, data)
+        return found is None or found == data
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object."""
+        data = self.get(source)
+        if data is not None:
+            self.put(target, data)
+
+    def delete(self, *keys: str) -> None:
+        """Delete objects, and folders of them."""
+        for key in keys:
+            path = self.path / key
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys below a prefix, in any order."""

@@ -8,21 +8,24 @@ unfinished run with the same plan is continued, with another plan refused.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from maskcube.codec import EncodedSteps, Steps, decode_steps
 from maskcube.errors import CorruptStore, StoreExists
-from maskcube.layout import Layout
+from maskcube.layout import Layout, blocks
 from maskcube.manifest import APPEND, CONVERT, REPAIR, UPDATE, Piece
 from maskcube.objects import ENTRIES, PLAN, Objects, get_at_most, is_piece
-from maskcube.schema import shard_key
+from maskcube.schema import ROOT, shard_key
 from maskcube.stage import Stage
 from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
+from maskcube.threads import spread
 
 __all__ = ["Entry", "Journal"]
 
@@ -47,18 +50,20 @@ class Entry(NamedTuple):
     steps: tuple[Steps, ...]
     """The boundaries of all its masks: their steps, in as many parts as were encoded."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the same as plain JSON types, with a checksum."""
+    def to_json(self, plan: str) -> dict[str, Any]:
+        """Return the same as plain JSON types, with the plan it is of, and a checksum."""
         steps = [(part.n_steps, base64.b64encode(part.encoded()).decode()) for part in self.steps]
-        record = {**self._asdict(), "steps": steps}
+        record = {**self._asdict(), "steps": steps, "plan": plan}
         return {**record, "crc32": zlib.crc32(_to_json(record))}
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Entry:
+    def from_json(cls, found: dict[str, Any], plan: str) -> Entry:
         """Return an entry as it was written; KeyError, TypeError or ValueError if it was not."""
         written = found.pop("crc32")
         if zlib.crc32(_to_json(found)) != written:
             raise ValueError("its checksum differs")
+        if found["plan"] != plan:
+            raise ValueError("it is of another plan")
         return cls(
             Piece(*found["piece"]),
             list(found["areas"]),
@@ -113,6 +118,10 @@ class Journal:
         self.layout = Layout(**plan["layout"])
         self._kept = kept or {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever writes shards elsewhere need not know those that stay: they may be large.
+        return {**self.__dict__, "_kept": {}}
+
     @property
     def kept(self) -> Collection[int]:
         """The shards that stay as they are in the store that is changed."""
@@ -160,8 +169,9 @@ class Journal:
                 stage.discard()
                 begun = None
         if begun is None:
-            stage.objects.put(PLAN, _to_json(plan))
             begun = plan
+            if not stage.objects.create(PLAN, _to_json(plan)):
+                raise StoreExists(f"{stage.location}: another process has just begun to write it")
         for shard in kept or {}:
             stage.keep(shard_key(shard))
         return cls(stage.objects, begun, stage.location, kept)
@@ -179,28 +189,69 @@ class Journal:
             begun["mask"]["crc32c"] if begun["action"] == UPDATE else begun["source"],
         )
 
-    def record(self, shard: int, entry: Entry) -> None:
-        """Write down that a shard is finished."""
-        self.objects.put(f"{ENTRIES}/{shard}.json", _to_json(entry.to_json()))
+    def write(self, shard: int, data: bytes, entry: Entry) -> None:
+        """Write a shard, and down that it is finished.
+
+        Raises
+        ------
+        StoreExists
+            When somebody else, with another plan, is writing to the same place by now.
+        """
+        self._write(shard_key(shard), data)
+        self._write(_entry_key(shard), _to_json(entry.to_json(self._digest)))
+
+    def write_root(self, data: bytes) -> None:
+        """Write the root metadata, which makes it a store; raises as `write` does."""
+        self.check_is_ours()
+        self._write(ROOT, data)
+
+    def _write(self, key: str, data: bytes) -> None:
+        # What is there already is the same, of a run that was interrupted, or a part of it, or of
+        # somebody whose plan was discarded and who does not know it yet.
+        if not self.objects.create(key, data):
+            self.check_is_ours()
+            self.objects.put(key, data)
+
+    def check_is_ours(self) -> None:
+        """Raise unless what is written here is what this journal's plan says.
+
+        Raises
+        ------
+        StoreExists
+            When it is not.
+        """
+        if _begun(self.objects) != self.plan:
+            raise StoreExists(f"{self.location}: another process has begun to write it meanwhile")
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(_to_json(self.plan)).hexdigest()
 
     def finished(self) -> dict[int, Entry]:
         """Return the finished shards whose bytes are there in the recorded size."""
-        entries = dict(self._kept)
-        for shard in range(self.layout.n_shards):
-            if shard in self._kept:
-                continue
-            found = _read_json(self.objects, f"{ENTRIES}/{shard}.json")
-            if found is None:
-                continue
-            try:
-                entry = Entry.from_json(found)
-                if not entry.fits(len(self.layout.shard_rows(shard)), self.layout.mask_bytes):
-                    continue
-            except (KeyError, TypeError, ValueError):
-                continue
-            if self.objects.size(shard_key(shard)) == entry.piece.length:
-                entries[shard] = entry
-        return entries
+        there = set(self.objects.keys(f"{ENTRIES}/"))
+        shards = [
+            shard
+            for shard in range(self.layout.n_shards)
+            if shard not in self._kept and _entry_key(shard) in there
+        ]
+        found = spread(self._entry, shards, self.objects.max_concurrency)
+        entries = {
+            shard: entry for shard, entry in zip(shards, found, strict=True) if entry is not None
+        }
+        return {**self._kept, **entries}
+
+    def _entry(self, shard: int) -> Entry | None:
+        """Return a shard's entry, if it is there and whole, and the shard as large as it says."""
+        found = _read_json(self.objects, _entry_key(shard))
+        try:
+            entry = Entry.from_json(found or {}, self._digest)
+            if not entry.fits(len(self.layout.shard_rows(shard)), self.layout.mask_bytes):
+                return None
+        except (KeyError, TypeError, ValueError):
+            return None
+        is_there = self.objects.size(shard_key(shard)) == entry.piece.length
+        return entry if is_there else None
 
     def read_back(self) -> Iterator[Entry]:
         """Yield every shard's entry in order, after comparing the shard's bytes with it.
@@ -211,11 +262,20 @@ class Journal:
             When a shard is not as it was written.
         """
         entries = self.finished()
-        for shard in range(self.layout.n_shards):
+
+        def is_whole(shard: int) -> bool:
             entry = entries.get(shard)
-            if entry is None or not is_piece(self.objects, shard_key(shard), entry.piece):
-                raise CorruptStore(f"{self.location}: {self._disown(shard)}")
-            yield entry
+            return entry is not None and is_piece(self.objects, shard_key(shard), entry.piece)
+
+        # As many requests at once as may be, and not much more in memory.
+        for part in blocks(0, self.layout.n_shards, self.objects.max_concurrency):
+            shards = range(part.start, part.stop)
+            for shard, good in zip(
+                shards, spread(is_whole, shards, self.objects.max_concurrency), strict=True
+            ):
+                if not good:
+                    raise CorruptStore(f"{self.location}: {self._disown(shard)}")
+                yield entries[shard]
 
     def _disown(self, shard: int) -> str:
         """Take a shard back that is not as it was written, and say what to do."""
@@ -226,8 +286,12 @@ class Journal:
                 f"shard {shard} of the store that is changed is damaged:"
                 " repair=True of verify mends it"
             )
-        self.objects.delete(f"{ENTRIES}/{shard}.json")
+        self.objects.delete(_entry_key(shard))
         return f"shard {shard} does not read back as it was written; run the same again"
+
+
+def _entry_key(shard: int) -> str:
+    return f"{ENTRIES}/{shard}.json"
 
 
 def _are_counts(values: Iterable[object], most: int) -> bool:

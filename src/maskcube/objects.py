@@ -1,9 +1,10 @@
 """Where the bytes of a store lie: named objects in a folder, a zip, memory or a bucket.
 
 Everything that maskcube reads from a store or writes to one goes through :class:`Objects`: whole
-objects in, ranges of objects out, synchronously. A folder is read and written directly; every other
-place through a zarr ``Store``, and URLs through obstore. Whatever the system, zarr or obstore raise
-for an object that is there and cannot be read comes out as `CorruptStore`, here and only here.
+objects in, ranges of objects out, synchronously. A folder is read and written directly, a URL
+through obstore (`maskcube.bucket`), any other place through a zarr ``Store``. Whatever the system
+or zarr raise for an object that is there and cannot be read comes out as `CorruptStore`, made in
+`folder` and here only.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from maskcube.access import Access, scheme_of
+from maskcube.bucket import Bucket, MemoryBucket, UrlBucket
 from maskcube.errors import CorruptStore, InvalidOption, NotAMaskStore
 from maskcube.folder import WORK, Folder, reason, unreadable
 from maskcube.manifest import Piece
@@ -57,11 +60,14 @@ class Objects(Protocol):
     """Where they are, for messages; without credentials."""
     has_cheap_ranges: bool
     """Whether asking twice costs next to nothing; a request to a bucket takes milliseconds."""
+    max_concurrency: int
+    """Most requests to have under way at once, where they are not cheap."""
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Return an object, or `length` bytes of it from `start` on; None if it is not there.
 
-        There are fewer bytes where the object ends. Raises `CorruptStore` when it cannot be read.
+        There are fewer bytes where the object ends. Raises `CorruptStore` when it cannot be read,
+        `StoreUnreachable` or `AccessDenied` when nobody can tell whether it could be.
         """
 
     def stamp(self, key: str) -> tuple[int, ...] | None:
@@ -76,8 +82,14 @@ class Objects(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole and durably: afterwards it is there or it is as it was."""
 
-    def delete(self, prefix: str) -> None:
-        """Delete all objects below a prefix; none there is no error."""
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless another one is there; whether it holds these bytes now."""
+
+    def copy(self, source: str, target: str) -> None:
+        """Make an object a copy of another one."""
+
+    def delete(self, *keys: str) -> None:
+        """Delete objects, and whatever lies below their names; none there is no error."""
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys below a prefix."""
@@ -90,6 +102,7 @@ class ZarrObjects:
     """Objects in any zarr ``Store``: memory, zip, bucket, or one of the user's own."""
 
     has_cheap_ranges = False
+    max_concurrency = 16
 
     def __init__(self, store: Store, location: str | None = None) -> None:
         self.store = store
@@ -141,13 +154,29 @@ class ZarrObjects:
 
         sync(self.store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
 
-    def delete(self, prefix: str) -> None:
-        """Delete an object, or all below a prefix."""
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless another one is there; not every store can do that in one step."""
+        from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
-        # Most kinds of stores do not list an object below its own key.
-        for key in list(self.keys(f"{prefix}/")) or [prefix]:
-            sync(self.store.delete(key))
+        buffer = default_buffer_prototype().buffer.from_bytes(data)
+        sync(self.store.set_if_not_exists(key, buffer))
+        return self.get(key, 0, len(data) + 1) == data
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object."""
+        data = self.get(source)
+        if data is not None:
+            self.put(target, data)
+
+    def delete(self, *keys: str) -> None:
+        """Delete objects, and all below their names."""
+        from zarr.core.sync import sync
+
+        for name in keys:
+            # Most kinds of stores do not list an object below its own key.
+            for key in list(self.keys(f"{name}/")) or [name]:
+                sync(self.store.delete(key))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys below a prefix, sorted."""
@@ -191,9 +220,7 @@ def folder_path(store: StoreLike) -> Path | None:
     """Return the local path that `store` names; None when it is not a folder on this machine."""
     if not isinstance(store, str | os.PathLike):
         return None
-    text = os.fspath(store)
-    if text.startswith("file://"):
-        return Path(urlsplit(text).path)
+    text = _of_file_url(os.fspath(store))
     if "://" in text or text.endswith(".zip"):
         return None
     if "\0" in text:
@@ -203,6 +230,16 @@ def folder_path(store: StoreLike) -> Path | None:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise InvalidOption(f"store={text!r}: {error}") from error
+
+
+def _of_file_url(text: str) -> str:
+    """Return the path of a URL ``file://``; whatever else it is, as it is."""
+    if scheme_of(text) != "file":
+        return text
+    parts = urlsplit(text)
+    if parts.netloc not in {"", "localhost"} or not parts.path:
+        raise InvalidOption(f"{text!r} names no path on this machine: file:///folder/masks.zarr")
+    return unquote(parts.path)
 
 
 def partial_path(target: Path) -> Path:
@@ -223,7 +260,7 @@ def open_objects(
     InvalidOption
         When `store` is none of these, or `storage_options` are given for a local path.
     """
-    if isinstance(store, str) and "://" in store and not store.startswith("file://"):
+    if isinstance(store, str) and "://" in store and scheme_of(store) != "file":
         return _open_url(store, storage_options or {}, read_only=read_only)
     if storage_options:
         raise InvalidOption(f"storage_options are for URLs; {store!r} is none")
@@ -231,7 +268,8 @@ def open_objects(
     if path is not None:
         return Folder(path)
     if isinstance(store, str | os.PathLike):
-        return _open_zip(Path(store).expanduser(), read_only=read_only)
+        path = Path(_of_file_url(os.fspath(store))).expanduser()
+        return _open_zip(path, read_only=read_only)
     return _open_object(store, read_only=read_only)
 
 
@@ -243,9 +281,11 @@ def _open_object(store: StoreLike, *, read_only: bool) -> Objects:
     if isinstance(store, Store):
         if store.read_only and not read_only:
             raise InvalidOption(f"store={store!r} can only be read: open it with read_only=False")
+        if type(store) is ObjectStore:
+            return Bucket(store.store, str(store))
         return ZarrObjects(store)
     if type(store).__module__.startswith("obstore"):
-        return ZarrObjects(ObjectStore(store, read_only=read_only))
+        return Bucket(store, str(store))
     raise InvalidOption(
         f"store={store!r} is a {type(store).__name__}; give a path, a URL or a zarr Store"
     )
@@ -266,9 +306,11 @@ def _open_zip(path: Path, *, read_only: bool) -> Objects:
 
 
 def _open_url(url: str, options: dict[str, Any], *, read_only: bool) -> Objects:
-    from obstore.store import from_url
-    from zarr.storage import ObjectStore
-
-    parts = urlsplit(url)
-    location = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return ZarrObjects(ObjectStore(from_url(url, **options), read_only=read_only), location)
+    if scheme_of(url) == "memory":
+        if options:
+            raise InvalidOption(f"storage_options are for what is far away; {url!r} is not")
+        return MemoryBucket(url)
+    access = Access(url, options)
+    if not (read_only or access.is_writable):
+        raise InvalidOption(f"{access.location}: what is at {scheme_of(url)}:// can only be read")
+    return UrlBucket(access)

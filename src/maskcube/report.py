@@ -11,6 +11,7 @@ from maskcube.errors import listed
 from maskcube.schema import ROOT
 from maskcube.source import MaskSource
 from maskcube.store import MaskStore
+from maskcube.threads import spread
 
 __all__ = ["ConversionReport", "UpdateReport", "VerificationReport", "made_again"]
 
@@ -164,6 +165,10 @@ def _sizes(store: MaskStore) -> list[int]:
     pieces = [*manifest.shards, *manifest.coordinates.values()]
     if manifest.runs is not None:
         pieces += [*manifest.runs.steps, manifest.runs.offsets]
-    metadata = (store.objects.size(f"{name}/{ROOT}") or 0 for name in store.arrays)
+    metadata = spread(
+        store.objects.size,
+        [f"{name}/{ROOT}" for name in store.arrays],
+        store.objects.max_concurrency,
+    )
     root = store.edition.identity.length
-    return [*(piece.length for piece in pieces), *metadata, root, root]
+    return [*(piece.length for piece in pieces), *(size or 0 for size in metadata), root, root]

@@ -43,9 +43,6 @@ _MOST_WHOLE_BYTES = 4 * 2**20
 _CACHED_BYTES = 64 * 2**20
 """Encoded shards to keep: those of all 24,011 masks are 29 MB."""
 
-_REQUESTS = 16
-"""Requests to have under way at once where they take long."""
-
 _LEAST_MASKS = 4
 """Masks that a thread decodes before it asks for more, at least: asking costs as much as one."""
 
@@ -205,7 +202,8 @@ class ShardReader:
             found = {shard: self._fetch_ranges(shard, slots) for shard, slots in wanted.items()}
             self._edition.check_cheaply()
             return found
-        fetched = spread(lambda asked: self._fetch_whole(*asked), list(wanted.items()), _REQUESTS)
+        at_once = self._objects.max_concurrency
+        fetched = spread(lambda asked: self._fetch_whole(*asked), list(wanted.items()), at_once)
         return dict(zip(wanted, fetched, strict=True))
 
     def _fetch_ranges(self, shard: int, slots: list[int]) -> EncodedShard:

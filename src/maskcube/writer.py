@@ -17,7 +17,6 @@ from maskcube.hdf5 import MaskFile
 from maskcube.journal import Entry, Journal
 from maskcube.layout import Block, blocks
 from maskcube.manifest import Piece
-from maskcube.schema import shard_key
 from maskcube.slabs import Slab, open_slab
 
 __all__ = ["EncodedMask", "ShardWriter", "encoded_mask", "write_shard"]
@@ -26,6 +25,10 @@ __all__ = ["EncodedMask", "ShardWriter", "encoded_mask", "write_shard"]
 _MASKS_AT_ONCE = 8
 """Masks that a thread encodes before it asks for more: asking costs as much as a tenth of one."""
 
+
+_MOST_WAITING = 4
+"""Shards to write at once where each takes two requests: 64 masks take longer to encode than that
+shared by four."""
 
 _WAITING_STEPS = 2**15
 """Steps of a mask that wait for its shard to be full: an object has some hundred."""
@@ -111,14 +114,16 @@ class ShardWriter:
         shard = span.start // layout.shard_masks
         held = list(self.before) if span.start < self.first_row else []
         writing: deque[Future[int]] = deque()
-        # Writing is mostly waiting for the disk: whoever does it encodes nothing meanwhile.
-        with ThreadPoolExecutor(self.workers) as pool, ThreadPoolExecutor(1) as disk:
+        # Writing is mostly waiting, for the disk or for answers: whoever does it encodes nothing
+        # meanwhile.
+        n_waiting = min(_MOST_WAITING, self.journal.objects.max_concurrency)
+        with ThreadPoolExecutor(self.workers) as pool, ThreadPoolExecutor(n_waiting) as place:
             for encoded in self._encoded(self.of_source(span), pool):
                 held.append(encoded)
                 if len(held) == len(layout.shard_rows(shard)):
-                    writing.append(disk.submit(self._write_shard, shard, held))
+                    writing.append(place.submit(self._write_shard, shard, held))
                     shard, held = shard + 1, []
-                    if len(writing) > 1:
+                    if len(writing) > n_waiting:
                         told(writing.popleft().result())
             for future in writing:
                 told(future.result())
@@ -161,8 +166,7 @@ def write_shard(journal: Journal, shard: int, masks: Sequence[EncodedMask]) -> N
         counts=[mask.n_steps for mask in masks],
         steps=tuple(_parts(masks)),
     )
-    journal.objects.put(shard_key(shard), data)
-    journal.record(shard, entry)
+    journal.write(shard, data, entry)
 
 
 def _parts(masks: Sequence[EncodedMask]) -> Iterator[EncodedSteps]:
