@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.catalog import INDEXED, Catalog
+from maskcube.catalog import Catalog
 from maskcube.errors import InvalidOption, MaskcubeError, listed
 from maskcube.layout import DIMS, FOLDER, Layout
 from maskcube.metadata import COLUMNS
 from maskcube.objects import Folder, StoreLike, folder_path
 from maskcube.readers import open_reader
-from maskcube.schema import COORDINATES, ROOT
+from maskcube.schema import COORDINATES, INDEXED, ROOT
 from maskcube.store import MaskStore
 
 if TYPE_CHECKING:
@@ -110,10 +110,9 @@ class StoreBacking:
 
     def masks(self) -> xr.DataArray:
         """Return the masks as `open_masks` does."""
-        from maskcube.reader import open_masks
+        from maskcube.reader import masks_of
 
-        objects = self.store.objects
-        return open_masks(objects.path if isinstance(objects, Folder) else objects.zarr_store())
+        return masks_of(self.store)
 
     def close(self) -> None:
         """Do nothing: no file is kept open."""
@@ -196,7 +195,7 @@ def open_backing(given: StoreLike, storage_options: dict[str, Any] | None) -> Ba
     """
     folder = folder_path(given)
     if folder is None or storage_options:
-        return StoreBacking(MaskStore.open(given, storage_options))
+        return StoreBacking(MaskStore.open(given, storage_options, ahead=True))
     stores = _stores_in(folder)
     if len(stores) > 1:
         raise InvalidOption(

@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 from maskcube.codec import DamagedBytes
 from maskcube.errors import InvalidOption, LabelNotFound, listed
 from maskcube.labels import Asked, LabelColumn
-from maskcube.schema import COORDINATES
+from maskcube.schema import COORDINATES, INDEXED
 from maskcube.store import MaskStore
 
-__all__ = ["INDEXED", "Catalog"]
-
-INDEXED = ("image", "noun", "instance")
-"""Coordinates that name masks."""
+__all__ = ["Catalog"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from maskcube.journal import Journal
 from maskcube.manifest import Manifest, Piece, RunPieces
 from maskcube.objects import is_piece
 from maskcube.ragged import step_chunks, steps_chunk
-from maskcube.schema import COPY, OFFSETS, ROOT, build, value_bytes
+from maskcube.schema import COPY, OFFSETS, PACKED, ROOT, build, value_bytes
 from maskcube.threads import spread
 
 __all__ = ["Origin", "commit"]
@@ -83,6 +83,7 @@ def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin
             values={
                 name: Piece.of(value_bytes(name, values)) for name, values in coordinates.items()
             },
+            packed=pieces[PACKED],
             runs=RunPieces(int(offsets[-1]), chunk_steps, steps, pieces[OFFSETS]),
             revisions=origin.revisions,
         )

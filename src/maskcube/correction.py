@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maskcube.base import encoded_masks, open_base, rewrite
-from maskcube.catalog import INDEXED, Catalog
+from maskcube.catalog import Catalog
 from maskcube.codec import checksum
 from maskcube.conversion import finish_earlier
 from maskcube.errors import CorruptMask, InvalidOption, listed
@@ -24,6 +24,7 @@ from maskcube.manifest import MOST_MASK_BYTES, UPDATE
 from maskcube.objects import StoreLike
 from maskcube.provenance import generator, now
 from maskcube.report import UpdateReport
+from maskcube.schema import INDEXED
 from maskcube.shards import ShardReader
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore

@@ -18,8 +18,9 @@ from maskcube.disk import advise
 from maskcube.errors import MaskcubeError, NotAMaskStore, StoreExists
 from maskcube.manifest import Piece
 from maskcube.objects import PLAN, REPLACING, WORK, Objects, get_at_most
+from maskcube.root import MOST_METADATA_BYTES, parsed_metadata
 from maskcube.schema import MASKS, ROOT, shard_key
-from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
+from maskcube.store import MaskStore
 from maskcube.threads import spread
 
 if TYPE_CHECKING:

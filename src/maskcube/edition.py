@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maskcube.errors import CorruptStore, StoreChanged
 from maskcube.manifest import Piece
-from maskcube.objects import Objects
+from maskcube.objects import Objects, get_piece
 from maskcube.schema import ROOT
 
 __all__ = ["Edition"]
@@ -62,9 +62,8 @@ class Edition:
             raise
 
     def _piece(self, key: str, piece: Piece | None, what: str) -> bytes:
-        # A byte more than it should have shows that it has more, without reading how many.
-        most = 0 if piece is None else min(piece.length, _MOST_PIECE_BYTES)
-        data = self._objects.get(key, 0, most + 1)
+        most = Piece(0, 0) if piece is None or piece.length > _MOST_PIECE_BYTES else piece
+        data = get_piece(self._objects, key, most)
         if data is None:
             raise CorruptStore(f"{self._objects.location}: {what} is missing")
         if Piece.of(data) != piece:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.base import columns_of, encoded_masks, kept_entries, open_base, revised
-from maskcube.catalog import INDEXED
 from maskcube.commit import commit
 from maskcube.conversion import finish_earlier, refuse_faults, write_shards
 from maskcube.errors import SourceError, StoreExists, listed
@@ -26,6 +25,7 @@ from maskcube.manifest import APPEND
 from maskcube.objects import StoreLike
 from maskcube.provenance import generator, now
 from maskcube.report import ConversionReport
+from maskcube.schema import INDEXED
 from maskcube.slabs import rows_at_once
 from maskcube.source import KEYS, MaskSource
 from maskcube.stage import Stage, open_stage

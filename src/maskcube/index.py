@@ -12,10 +12,11 @@ from xarray import Variable
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import Index
 
-from maskcube.catalog import INDEXED, Catalog
+from maskcube.catalog import Catalog
 from maskcube.coordinates import label_variable
 from maskcube.errors import InvalidOption, listed
 from maskcube.labels import LabelColumn
+from maskcube.schema import INDEXED
 
 __all__ = ["MaskIndex"]
 

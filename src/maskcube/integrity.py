@@ -13,19 +13,21 @@ from maskcube.errors import CorruptStore, MaskcubeError
 from maskcube.layout import DIMS
 from maskcube.manifest import Piece, is_sealed
 from maskcube.objects import get_at_most, is_piece
+from maskcube.root import MOST_METADATA_BYTES, parsed_metadata
 from maskcube.schema import (
     COORDINATES,
     COPY,
     MASK_ATTRIBUTES,
     MASKS,
     OFFSETS,
+    PACKED,
     RUNS,
     STEPS,
     described,
     description_crc,
     shard_key,
 )
-from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
+from maskcube.store import MaskStore
 
 __all__ = ["description_faults", "has_runs", "has_true_copy"]
 
@@ -49,6 +51,13 @@ def description_faults(store: MaskStore) -> list[str]:
     # Whoever wrote the masks anew has deleted it with the old ones.
     if store.manifest.metadata and store.is_native(MASKS) and not has_true_copy(store):
         found.append(f"{COPY}, the copy of the root metadata, is missing or another one")
+    packed = store.manifest.packed
+    if (
+        packed is not None
+        and store.is_native(MASKS)
+        and not is_piece(store.objects, PACKED, packed)
+    ):
+        found.append(f"{PACKED}, all coordinates in one object, is missing or another one")
     names = [MASKS, *COORDINATES, *((RUNS, STEPS, OFFSETS) if has_runs(store) else ())]
     return [*found, *filter(None, (_fault(store, name) for name in names))]
 

@@ -22,9 +22,10 @@ from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout, blocks
 from maskcube.manifest import APPEND, CONVERT, REPAIR, UPDATE, Piece
 from maskcube.objects import ENTRIES, PLAN, Objects, get_at_most, is_piece
+from maskcube.root import MOST_METADATA_BYTES, parsed_metadata
 from maskcube.schema import ROOT, shard_key
 from maskcube.stage import Stage
-from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
+from maskcube.store import MaskStore
 from maskcube.threads import spread
 
 __all__ = ["Entry", "Journal"]

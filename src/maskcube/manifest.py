@@ -101,6 +101,9 @@ class Manifest:
     """Size and checksum of each coordinate's values, however they are encoded."""
     runs: RunPieces | None = None
     """The runs; None in a store that was written before there were any."""
+    packed: Piece | None = None
+    """Size and checksum of all coordinates' chunks, end to end in one object; None where a store
+    was written before there was one."""
     metadata: Mapping[str, int] = field(default_factory=dict)
     """Checksum of the Zarr metadata of each array and group, by name."""
     revisions: tuple[Mapping[str, Any], ...] = ()
@@ -130,6 +133,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Return the block as it stands in the attributes."""
         runs = {} if self.runs is None else {"runs": self.runs._asdict()}
+        packed = {} if self.packed is None else {"packed": list(self.packed)}
         metadata = {"metadata": dict(self.metadata)} if self.metadata else {}
         revisions = {"revisions": list(self.revisions)} if self.revisions else {}
         block = {
@@ -143,6 +147,7 @@ class Manifest:
             "coordinates": {name: list(piece) for name, piece in self.coordinates.items()},
             "values": {name: list(piece) for name, piece in self.values.items()},
             **runs,
+            **packed,
             **metadata,
             **revisions,
             "complete": True,
@@ -203,6 +208,7 @@ class Manifest:
             coordinates={name: _piece(entry) for name, entry in block["coordinates"].items()},
             values={name: _piece(entry) for name, entry in block.get("values", {}).items()},
             runs=_runs(block["runs"], layout) if "runs" in block else None,
+            packed=_piece(block["packed"]) if "packed" in block else None,
             metadata={name: _crc(crc) for name, crc in block.get("metadata", {}).items()},
             revisions=tuple(_revision(each, layout) for each in block.get("revisions", ())),
         )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 __all__ = [
+    "ATTEMPTS",
     "ENTRIES",
     "PLAN",
     "REPLACING",
@@ -35,6 +36,7 @@ __all__ = [
     "ZarrObjects",
     "folder_path",
     "get_at_most",
+    "get_piece",
     "is_piece",
     "open_objects",
     "partial_path",
@@ -48,6 +50,9 @@ REPLACING = f"{WORK}/replacing.json"
 
 ENTRIES = f"{WORK}/shards"
 """Prefix of the journal's entries, one for each finished shard."""
+
+ATTEMPTS = 3
+"""How often to read what comes damaged from afar, before it is said to be."""
 
 StoreLike = Any
 """A path, a URL, or a zarr ``Store`` (an obstore store is wrapped in one)."""
@@ -210,9 +215,23 @@ def get_at_most(objects: Objects, key: str, most: int) -> bytes | None:
     return data
 
 
+def get_piece(objects: Objects, key: str, piece: Piece) -> bytes | None:
+    """Return what lies where an object was written, and one byte more if it is longer now.
+
+    What has come from afar otherwise than it was written is asked for again: it may have been
+    damaged, or cut off, on its way.
+    """
+    data = None
+    for _ in range(1 if objects.has_cheap_ranges else ATTEMPTS):
+        data = objects.get(key, 0, piece.length + 1)
+        if data is None or Piece.of(data) == piece:
+            break
+    return data
+
+
 def is_piece(objects: Objects, key: str, piece: Piece) -> bool:
     """Whether an object is there and as it was written; hardly more of it is read than that."""
-    data = objects.get(key, 0, piece.length + 1)
+    data = get_piece(objects, key, piece)
     return data is not None and Piece.of(data) == piece
 
 

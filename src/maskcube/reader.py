@@ -10,17 +10,25 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from maskcube.catalog import INDEXED, Catalog
+from maskcube.catalog import Catalog
 from maskcube.coordinates import described, stored_variable
 from maskcube.errors import InvalidOption
 from maskcube.index import MaskIndex
 from maskcube.layout import DIMS, Layout
 from maskcube.objects import StoreLike
 from maskcube.readers import open_reader
-from maskcube.schema import COORDINATES, MASK_ATTRIBUTES, MASKS
+from maskcube.schema import COORDINATES, INDEXED, MASK_ATTRIBUTES, MASKS
 from maskcube.store import MaskStore
 
-__all__ = ["Chunks", "MaskReader", "are_whole", "mask_dataset", "open_masks", "store_dataset"]
+__all__ = [
+    "Chunks",
+    "MaskReader",
+    "are_whole",
+    "mask_dataset",
+    "masks_of",
+    "open_masks",
+    "store_dataset",
+]
 
 Chunks = str | int | Mapping[str, Any] | None
 """``"auto"``, a size for every dimension, a size by dimension, or None for no dask."""
@@ -133,7 +141,11 @@ def open_masks(
     >>> hands.any("mask").shape
     (1000, 1000)
     """
-    opened = MaskStore.open(store, storage_options)
+    return masks_of(MaskStore.open(store, storage_options, ahead=True), chunks)
+
+
+def masks_of(opened: MaskStore, chunks: Chunks = "auto") -> xr.DataArray:
+    """Return the masks of an opened store: see `open_masks`."""
     reader = open_reader(opened)
     dataset = store_dataset(opened, reader)
     masks = dataset.variables[MASKS]

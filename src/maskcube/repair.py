@@ -37,11 +37,13 @@ from maskcube.objects import (
     is_piece,
     open_objects,
 )
+from maskcube.packed import PackedCoordinates
 from maskcube.parts import Part
 from maskcube.ragged import RunReader, step_chunks, step_key
-from maskcube.schema import COORDINATES, COPY, OFFSETS, ROOT, build, described, shard_key
+from maskcube.root import MOST_METADATA_BYTES, parsed_metadata
+from maskcube.schema import COORDINATES, COPY, OFFSETS, PACKED, ROOT, build, described, shard_key
 from maskcube.shards import ShardReader
-from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
+from maskcube.store import MaskStore
 from maskcube.writer import EncodedMask
 
 __all__ = ["make_again", "remade_shards", "restore_root"]
@@ -219,6 +221,7 @@ def _encoded_steps(mask: NDArray[np.uint8]) -> EncodedSteps:
 
 def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:
     """Yield coordinates, offsets and metadata, as far as their values are known."""
+    yield from _from_packed(store)
     runs = store.manifest.runs
     offsets = None if runs is None else _offsets(store)
     objects = build(
@@ -231,6 +234,8 @@ def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:
     pieces = {f"{name}/c/0": piece for name, piece in store.manifest.coordinates.items()}
     if runs is not None:
         pieces[f"{OFFSETS}/c/0"] = runs.offsets
+    if store.manifest.packed is not None:
+        pieces[PACKED] = store.manifest.packed
     root = store.objects.get(ROOT) or b""
     if store.manifest.metadata and not has_true_copy(store):
         yield COPY, root, store.edition.identity
@@ -242,6 +247,18 @@ def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:
             # The same, otherwise spaced, is no damage.
             if there is None or not _is_described(store, key, there):
                 yield key, data, Piece.of(data)
+
+
+def _from_packed(store: MaskStore) -> _Made:
+    """Yield the coordinates that are whole where all are in one object."""
+    pieces = store.manifest.coordinates
+    if store.manifest.packed is None or not {*COORDINATES} <= {*pieces}:
+        return
+    packed = PackedCoordinates(store.objects, pieces)
+    for name in COORDINATES:
+        data = packed.get(name, (name,))
+        if data is not None:
+            yield f"{name}/c/0", data, pieces[name]
 
 
 def _is_described(store: MaskStore, key: str, data: bytes) -> bool:

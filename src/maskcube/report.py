@@ -163,6 +163,8 @@ def _sizes(store: MaskStore) -> list[int]:
     """Return the size of every object of a store in bytes."""
     manifest = store.manifest
     pieces = [*manifest.shards, *manifest.coordinates.values()]
+    if manifest.packed is not None:
+        pieces.append(manifest.packed)
     if manifest.runs is not None:
         pieces += [*manifest.runs.steps, manifest.runs.offsets]
     metadata = spread(

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 __all__ = [
     "COORDINATES",
     "COPY",
+    "INDEXED",
     "MASKS",
     "MASK_ATTRIBUTES",
     "NODES",
     "OFFSETS",
+    "PACKED",
     "ROOT",
     "RUNS",
     "STEPS",
@@ -44,6 +46,9 @@ MASKS = "masks"
 COPY = f"{MASKS}/root.json"
 """Key of a copy of the root metadata, without which no piece could be told to be right. It lies
 below an array, where zarr does not look for groups and arrays and wonder what it is."""
+
+PACKED = f"{MASKS}/coordinates"
+"""Key of the encoded chunks of all coordinates, end to end: see `maskcube.packed`."""
 
 MASK_ATTRIBUTES: dict[str, Any] = {
     "long_name": "object mask",
@@ -101,6 +106,9 @@ COORDINATES: dict[str, Coordinate] = {
     ),
 }
 
+
+INDEXED = ("image", "noun", "instance")
+"""Coordinates that name masks; the first ones of all."""
 
 RUNS = "runs"
 STEPS = f"{RUNS}/steps"
@@ -202,9 +210,9 @@ def build(
     chunk_steps : int
         Steps in a chunk.
     attributes : callable
-        Gives the root attributes when told the size and checksum of each coordinate's chunk, and
-        of that of the offsets. The block ``maskcube`` among them is given the checksums of the
-        metadata of all arrays, and sealed.
+        Gives the root attributes when told the size and checksum of each coordinate's chunk, of
+        that of the offsets, and of all coordinates' chunks end to end. The block ``maskcube``
+        among them is given the checksums of the metadata of all arrays, and sealed.
     """
     import zarr
     from zarr.storage import MemoryStore
@@ -216,8 +224,9 @@ def build(
     for name, values in coordinates.items():
         _create_coordinate(group, name, values)
     _create_runs(group, offsets, chunk_steps)
-    whole = [*coordinates, OFFSETS]
-    pieces = {name: Piece.of(written[f"{name}/c/0"].to_bytes()) for name in whole}
+    chunks = {name: written[f"{name}/c/0"].to_bytes() for name in (*COORDINATES, OFFSETS)}
+    packed = b"".join(chunks[name] for name in COORDINATES)
+    pieces = {name: Piece.of(data) for name, data in {**chunks, PACKED: packed}.items()}
     found = dict(attributes(pieces))
     found["maskcube"] = sealed({**found["maskcube"], "metadata": _descriptions(written)})
     group.attrs.update(found)
@@ -225,7 +234,7 @@ def build(
         # Not in the specification yet; without it plain https shows an empty group.
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(store)
-    return {key: buffer.to_bytes() for key, buffer in written.items()}
+    return {PACKED: packed, **{key: buffer.to_bytes() for key, buffer in written.items()}}
 
 
 def description_crc(metadata: Mapping[str, Any]) -> int:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import zip_longest
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -24,7 +26,7 @@ from maskcube.encoded import EncodedShard, merged_ranges
 from maskcube.errors import CorruptMask, CorruptStore
 from maskcube.layout import Layout
 from maskcube.manifest import Piece
-from maskcube.objects import Objects
+from maskcube.objects import Objects, get_piece
 from maskcube.ragged import RunReader
 from maskcube.schema import shard_key
 from maskcube.store import MaskStore, name_of
@@ -164,15 +166,22 @@ class ShardReader:
         return results
 
     def _ahead(self, rows: list[int]) -> Iterator[list[int]]:
-        """Yield the rows; where a request takes long, as many as were asked for together."""
+        """Yield the rows; where a request takes long, some whose shards were fetched together."""
         if self._objects.has_cheap_ranges:
             yield rows
             return
-        for start in range(0, len(rows), _FETCHED_MASKS):
-            asked = rows[start : start + _FETCHED_MASKS]
-            # Whoever decodes them finds their shards among those that are kept.
-            self._fetch(asked)
-            yield asked
+        parts = [
+            rows[start : start + _FETCHED_MASKS] for start in range(0, len(rows), _FETCHED_MASKS)
+        ]
+        # While some are decoded the next are on their way. Whoever decodes them finds their shards
+        # among those that are kept.
+        with ThreadPoolExecutor(1) as pool:
+            fetching = pool.submit(self._fetch, parts[0]) if parts else None
+            for part, upcoming in zip_longest(parts, parts[1:]):
+                if fetching is not None:
+                    fetching.result()
+                fetching = None if upcoming is None else pool.submit(self._fetch, upcoming)
+                yield part
 
     def _results(
         self, function: Callable[[NDArray[np.uint8]], _Result], rows: list[int]
@@ -233,8 +242,9 @@ class ShardReader:
                 if shard in self._shards:
                     self._shards.move_to_end(shard)
                     return self._shards[shard][0]
-            data = self._get(shard, 0, length, slots)
-            if Piece.of(data) != tuple(self._pieces[shard]):
+            piece = Piece(length, int(self._pieces[shard, 1]))
+            data = self._there(shard, slots, lambda key: get_piece(self._objects, key, piece))
+            if Piece.of(data) != piece:
                 # Of another store, or damaged: then the masks that are whole can still be read.
                 self._edition.check()
             try:
@@ -272,14 +282,19 @@ class ShardReader:
         return index
 
     def _get(self, shard: int, start: int, length: int, slots: list[int]) -> bytes:
+        data = self._there(shard, slots, lambda key: self._objects.get(key, start, length))
+        if len(data) < length:
+            raise self._corrupt(shard, slots, "it is shorter than it was written")
+        return data
+
+    def _there(self, shard: int, slots: list[int], get: Callable[[str], bytes | None]) -> bytes:
+        """Return what is read of a shard's object; raise for these masks if it cannot be."""
         try:
-            data = self._objects.get(shard_key(shard), start, length)
+            data = get(shard_key(shard))
         except CorruptStore as error:
             raise self._corrupt(shard, slots, str(error)) from error
         if data is None:
             raise self._corrupt(shard, slots, "it is missing")
-        if len(data) < length:
-            raise self._corrupt(shard, slots, "it is shorter than it was written")
         return data
 
     def _corrupt(self, shard: int, slots: list[int], found: str) -> CorruptMask:

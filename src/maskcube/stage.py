@@ -33,8 +33,9 @@ from maskcube.objects import (
     open_objects,
     partial_path,
 )
+from maskcube.root import MOST_METADATA_BYTES
 from maskcube.schema import NODES, ROOT
-from maskcube.store import MOST_METADATA_BYTES, MaskStore
+from maskcube.store import MaskStore
 
 __all__ = ["Stage", "open_stage"]
 

@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskcube.codec import DamagedBytes, decode_chunk
 from maskcube.edition import Edition
-from maskcube.errors import (
-    CorruptStore,
-    IncompleteStore,
-    MaskcubeError,
-    NotAMaskStore,
-    StoreNotFound,
-    listed,
-)
+from maskcube.errors import CorruptStore, MaskcubeError, NotAMaskStore
 from maskcube.layout import Layout
-from maskcube.manifest import CONVERT, Manifest, Piece
-from maskcube.objects import (
-    ENTRIES,
-    PLAN,
-    REPLACING,
-    Folder,
-    Objects,
-    StoreLike,
-    get_at_most,
-    open_objects,
-    partial_path,
-)
-from maskcube.schema import COORDINATES, COPY, MASKS, ROOT, is_native, value_bytes
+from maskcube.manifest import Manifest, Piece
+from maskcube.objects import Objects, StoreLike, open_objects
+from maskcube.packed import HEAD_BYTES, PackedCoordinates
+from maskcube.root import arrays_of, check_arrays, read_root
+from maskcube.schema import COORDINATES, INDEXED, PACKED, ROOT, is_native, value_bytes
 from maskcube.texts import Texts
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["MOST_METADATA_BYTES", "MaskStore", "name_of", "parsed_metadata"]
+__all__ = ["MaskStore", "name_of"]
 
-MOST_METADATA_BYTES = 2**25
-"""Of the root: 44 kB for 24,011 masks, and 7 bytes a mask where the CSV was not sorted."""
-
-_MOST_PARTS = 2**18
-"""Lists and objects in metadata: one for each shard, and a few hundred."""
-
-_ZARR_FORMAT = 3
+_OTHERS = tuple(name for name in COORDINATES if name not in INDEXED)
+"""Coordinates that are read when they are first used; the first one brings all."""
 
 
 class MaskStore:
@@ -57,6 +37,8 @@ class MaskStore:
         Where its bytes are.
     root : str
         Key of the root metadata, or of its copy.
+    ahead : bool
+        Ask for the labels too, where a question takes longer than an answer in vain.
 
     Attributes
     ----------
@@ -75,20 +57,33 @@ class MaskStore:
         When there is no complete mask store of a known format.
     """
 
-    def __init__(self, objects: Objects, root: str = ROOT) -> None:
+    def __init__(self, objects: Objects, root: str = ROOT, *, ahead: bool = False) -> None:
         self.objects = objects
         stamp = objects.stamp(ROOT)
-        found, identity = _read_root(objects, root)
+        (found, identity), head = _root_and_labels(objects, root, ahead=ahead)
         self.edition = Edition(objects, identity, stamp)
         self.attributes: dict[str, Any] = found["attributes"]
         self.manifest = Manifest.from_json(self.attributes["maskcube"], objects.location)
-        self.arrays = _arrays(found, objects.location)
-        _check_arrays(self.arrays, self.layout, objects.location)
+        self.arrays = arrays_of(found, objects.location)
+        check_arrays(self.arrays, self.layout, objects.location)
+        self._packed = _packed(objects, self.manifest, head)
 
     @classmethod
-    def open(cls, store: StoreLike, storage_options: dict[str, Any] | None = None) -> MaskStore:
+    def open(
+        cls,
+        store: StoreLike,
+        storage_options: dict[str, Any] | None = None,
+        *,
+        ahead: bool = False,
+    ) -> MaskStore:
         """Open the store at a path, at a URL or in a zarr ``Store``; reads its metadata only."""
-        return cls(open_objects(store, storage_options))
+        return cls(open_objects(store, storage_options), ahead=ahead)
+
+    def unpacked(self) -> MaskStore:
+        """Return the same store, each of whose coordinates is read from its own object."""
+        found = copy(self)
+        found._packed = None  # noqa: SLF001 - its own class
+        return found
 
     @property
     def layout(self) -> Layout:
@@ -195,6 +190,11 @@ class MaskStore:
 
     def _coordinate_bytes(self, name: str) -> bytes:
         piece = self.manifest.coordinates.get(name)
+        if self._packed is not None:
+            together = INDEXED if name in INDEXED else _OTHERS
+            found = self._packed.get(name, together)
+            if found is not None:
+                return found
         return self.edition.get(f"{name}/c/0", piece, f"coordinate {name!r}")
 
 
@@ -208,112 +208,25 @@ def name_of(objects: Objects, row: int) -> str:
     return f"mask {row}"
 
 
-def _read_root(objects: Objects, key: str) -> tuple[dict[str, Any], Piece]:
-    """Return the parsed root metadata of a mask store, and its checksum."""
-    data = get_at_most(objects, key, MOST_METADATA_BYTES)
-    if data is None:
-        raise _nothing_there(objects)
-    root = parsed_metadata(data)
-    is_group = root.get("node_type") == "group" and root.get("zarr_format") == _ZARR_FORMAT
-    attributes = root.get("attributes")
-    if not is_group or not isinstance(attributes, dict):
-        found = f"{ROOT} is no metadata of a Zarr group of format {_ZARR_FORMAT}"
-    elif not isinstance(attributes.get("maskcube"), dict):
-        found = "a Zarr group without the attribute 'maskcube': no mask store"
-    else:
-        return root, Piece.of(data)
-    raise NotAMaskStore(f"{objects.location}: {found}{_advice(objects)}")
+def _packed(objects: Objects, manifest: Manifest, head: bytes) -> PackedCoordinates | None:
+    """Return the coordinates in one object, if the store has that, and it saves anything."""
+    pieces = manifest.coordinates
+    if objects.has_cheap_ranges or manifest.packed is None or not {*COORDINATES} <= {*pieces}:
+        return None
+    return PackedCoordinates(objects, pieces, head)
 
 
-def _advice(objects: Objects) -> str:
-    """Say what to do where the root metadata is lost, if there is a copy."""
-    with suppress(CorruptStore):
-        if objects.get(COPY, 0, 1) is not None:
-            return f"; there is a copy, {COPY}: repair=True of verify would restore it"
-    return ""
+def _root_and_labels(
+    objects: Objects, key: str, *, ahead: bool
+) -> tuple[tuple[dict[str, Any], Piece], bytes]:
+    """Return the root metadata, and what was asked for beside it to save the time of a question."""
+    if not ahead or objects.has_cheap_ranges:
+        return read_root(objects, key), b""
+    from concurrent.futures import ThreadPoolExecutor
 
-
-def parsed_metadata(data: bytes) -> dict[str, Any]:
-    """Return Zarr metadata as a dict; an empty one if the bytes are anything else."""
-    if data.count(b"[") + data.count(b"{") > _MOST_PARTS:
-        # Three bytes of JSON would be seventy of memory.
-        return {}
-    try:
-        found = json.loads(data, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError, MemoryError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        # Readers differ in which one they take.
-        raise ValueError("a name stands twice in it")
-    return found
-
-
-def _nothing_there(objects: Objects) -> StoreNotFound | IncompleteStore | NotAMaskStore:
-    """Tell a conversion that was interrupted from a wrong path."""
-    places, something = [objects], None
-    if isinstance(objects, Folder) and objects.path.name:
-        places.append(Folder(partial_path(objects.path)))
-    for place in places:
-        unfinished = _unfinished(place)
-        if unfinished is not None:
-            return IncompleteStore(f"{objects.location}: {unfinished}")
-    with suppress(CorruptStore):  # plain https cannot list
-        something = next(iter(objects.keys()), None)
-    if something is not None:
-        found = f"{objects.location} has no {ROOT}: no Zarr group of format 3"
-        return NotAMaskStore(f"{found}{_advice(objects)}")
-    return StoreNotFound(f"no mask store at {objects.location}; make one with maskcube.convert")
-
-
-def _unfinished(objects: Objects) -> str | None:
-    """Say how far a conversion, or a change of a store, has come; None when there is none."""
-    n_finished = 0
-    try:
-        plan = json.loads(objects.get(PLAN, 0, MOST_METADATA_BYTES) or b"")
-        action, n_shards = plan["action"], Layout(**plan["layout"]).n_shards
-    except (ValueError, RecursionError, KeyError, TypeError, ArithmeticError, MemoryError):
-        replacing = objects.get(REPLACING) is not None
-        return "half a conversion: run it again to finish it" if replacing else None
-    if action != CONVERT:
-        return f"an unfinished {action}: run it again to finish it"
-    with suppress(CorruptStore):
-        n_finished = sum(1 for _ in objects.keys(f"{ENTRIES}/"))
-    return (
-        f"half a conversion, {n_finished} of {n_shards} shards:"
-        " run the same conversion again to finish it"
-    )
-
-
-def _arrays(root: dict[str, Any], location: str) -> dict[str, Any]:
-    found = root.get("consolidated_metadata")
-    consolidated: dict[str, Any] = found if isinstance(found, dict) else {}
-    arrays = consolidated.get("metadata")
-    is_inline = consolidated.get("kind"), consolidated.get("must_understand")
-    if not isinstance(arrays, dict) or is_inline != ("inline", False):
-        raise NotAMaskStore(f"{location} has no consolidated metadata: not written by a conversion")
-    return arrays
-
-
-def _check_arrays(arrays: dict[str, Any], layout: Layout, location: str) -> None:
-    """Raise unless the arrays are those of so many masks of this size."""
-    expected: dict[str, tuple[Any, list[int]]] = {
-        name: (coordinate.dtype, [layout.n_masks]) for name, coordinate in COORDINATES.items()
-    }
-    expected[MASKS] = ("uint8", list(layout.shape))
-    # Others may be there too: nothing of theirs is read, and no name becomes a path.
-    faults = [
-        name
-        for name, (dtype, shape) in expected.items()
-        if not isinstance(arrays.get(name), dict)
-        or (arrays[name].get("data_type"), arrays[name].get("shape")) != (dtype, shape)
-    ]
-    if faults:
-        raise NotAMaskStore(
-            f"{location}: not the dtype and shape that format_version 1 says for {layout.n_masks:,}"
-            f" masks, or not there: {listed(faults)}"
-        )
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(objects.get, PACKED, 0, HEAD_BYTES)
+        found = read_root(objects, key)
+        with suppress(MaskcubeError):
+            return found, asked.result() or b""
+        return found, b""

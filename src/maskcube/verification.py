@@ -115,7 +115,8 @@ def verify(
     opened = MaskStore.open(store, storage_options)
     with open_parts(opened, source, metadata) as parts:
         repaired = restored + (_repaired(store, storage_options, parts) if repair else [])
-        opened = MaskStore.open(store, storage_options)
+        # Every object is to be looked at, also those that hold the same.
+        opened = MaskStore.open(store, storage_options).unpacked()
         found = _checked(opened, parts, worker_count(workers), show=progress)
         paths = [str(part.masks.path) for part in parts]
         updated = opened.manifest.updated()

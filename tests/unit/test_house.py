@@ -38,7 +38,7 @@ FLOORS = [
         "bucket",
         "objects",
     ],
-    ["schema", "source"],
+    ["schema", "root", "packed", "source"],
     ["edition", "store", "summary"],
     ["direct", "stage"],
     ["journal", "writer"],
