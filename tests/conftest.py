@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from reference import Source, write_source
+from servers import Azurite, Moto, Nginx, SeaweedFS
 
 import maskcube
 
@@ -48,6 +50,34 @@ def small_store(small: Source, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("small-store") / "masks.zarr"
     maskcube.convert(small.folder, path, progress=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedFS]:
+    """Run a server of S3 that checks keys; a test makes itself a bucket with `new_bucket`."""
+    with SeaweedFS() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    """Run another server of S3."""
+    with Moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """Run a server of Azure's blobs."""
+    with Azurite() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Iterator[Nginx]:
+    """Run a server of files over https."""
+    with Nginx() as server:
+        yield server
 
 
 @pytest.fixture
