@@ -140,7 +140,7 @@ def _said(error: Exception, status: str | None, code: str | None) -> str:
     for sign, meaning in (
         ("Connection refused", "the connection was refused"),
         ("dns error", "there is no such host"),
-        ("invalid peer certificate", "the server's certificate is not trusted"),
+        ("InvalidCertificate", "the server's certificate is not trusted"),
         ("TimedOut", "no answer in time"),
         ("Timeout", "no answer in time"),
         ("os error 28", "no space is left"),
