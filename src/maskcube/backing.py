@@ -13,11 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.catalog import INDEXED, Catalog
-from maskcube.errors import InvalidOption, MaskcubeError, listed
+from maskcube.errors import (
+    InvalidOption,
+    MaskcubeError,
+    SourceNotFound,
+    StoreNotFound,
+    listed,
+)
 from maskcube.layout import DIMS, FOLDER, Layout
 from maskcube.metadata import COLUMNS
-from maskcube.objects import Folder, StoreLike, folder_path
+from maskcube.objects import Folder, StoreLike, folder_path, open_objects
 from maskcube.readers import open_reader
+from maskcube.remote import is_url
 from maskcube.schema import COORDINATES, ROOT
 from maskcube.store import MaskStore
 
@@ -189,12 +196,16 @@ def open_backing(given: StoreLike, storage_options: dict[str, Any] | None) -> Ba
     ------
     StoreNotFound, SourceNotFound
         When nothing is there.
+    IncompleteStore, NotAMaskStore
+        When no complete store is there, and no HDF5.
     SourceError
         When the HDF5 and its CSV do not fit together.
     InvalidOption
         When the folder holds several stores.
     """
     folder = folder_path(given)
+    if folder is None and isinstance(given, str) and is_url(given):
+        return _backing_at(given, storage_options)
     if folder is None or storage_options:
         return StoreBacking(MaskStore.open(given, storage_options))
     stores = _stores_in(folder)
@@ -210,6 +221,29 @@ def open_backing(given: StoreLike, storage_options: dict[str, Any] | None) -> Ba
     from maskcube.source import MaskSource
 
     source = MaskSource(folder, allow_duplicates=True)
+    source.check()
+    return SourceBacking(source)
+
+
+def _backing_at(url: str, options: dict[str, Any] | None) -> Backing:
+    """Return the store at a URL, or else the HDF5 below it, of which little is read."""
+    from maskcube.source import MaskSource
+
+    objects = open_objects(url, options)
+    try:
+        root = objects.get(ROOT, 0, 1)
+    except PermissionError:
+        # A bucket that nobody may list says so of whatever is not there.
+        root = None
+    if root is not None:
+        return StoreBacking(MaskStore(objects))
+    try:
+        source = MaskSource(url, allow_duplicates=True, options=options, whole=False)
+    except SourceNotFound as missing:
+        try:
+            return StoreBacking(MaskStore(objects))
+        except StoreNotFound as error:
+            raise StoreNotFound(f"{error}; {missing.faults[0]}") from missing
     source.check()
     return SourceBacking(source)
 
