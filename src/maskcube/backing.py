@@ -22,7 +22,7 @@ from maskcube.errors import (
 )
 from maskcube.layout import DIMS, FOLDER, Layout
 from maskcube.metadata import COLUMNS
-from maskcube.objects import Folder, StoreLike, folder_path, open_objects
+from maskcube.objects import Folder, Objects, StoreLike, folder_path, open_objects
 from maskcube.readers import open_reader
 from maskcube.remote import is_url
 from maskcube.schema import COORDINATES, ROOT
@@ -227,25 +227,30 @@ def open_backing(given: StoreLike, storage_options: dict[str, Any] | None) -> Ba
 
 def _backing_at(url: str, options: dict[str, Any] | None) -> Backing:
     """Return the store at a URL, or else the HDF5 below it, of which little is read."""
+    objects = open_objects(url, options)
+    # Its name says what it is, or a request must.
+    if url.rstrip("/").endswith(".zarr") or _has_root(objects):
+        return StoreBacking(MaskStore(objects))
     from maskcube.source import MaskSource
 
-    objects = open_objects(url, options)
-    try:
-        root = objects.get(ROOT, 0, 1)
-    except PermissionError:
-        # A bucket that nobody may list says so of whatever is not there.
-        root = None
-    if root is not None:
-        return StoreBacking(MaskStore(objects))
     try:
         source = MaskSource(url, allow_duplicates=True, options=options, whole=False)
-    except SourceNotFound as missing:
+    except (SourceNotFound, InvalidOption) as missing:
+        found = missing.faults[0] if isinstance(missing, SourceNotFound) else str(missing)
         try:
             return StoreBacking(MaskStore(objects))
         except StoreNotFound as error:
-            raise StoreNotFound(f"{error}; {missing.faults[0]}") from missing
+            raise StoreNotFound(f"{error}; {found}") from missing
     source.check()
     return SourceBacking(source)
+
+
+def _has_root(objects: Objects) -> bool:
+    try:
+        return objects.get(ROOT, 0, 1) is not None
+    except PermissionError:
+        # A bucket that nobody may list says so of whatever is not there.
+        return False
 
 
 def _stores_in(folder: Path) -> list[Path]:
