@@ -13,11 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.catalog import Catalog
-from maskcube.errors import InvalidOption, MaskcubeError, listed
+from maskcube.errors import (
+    InvalidOption,
+    MaskcubeError,
+    SourceNotFound,
+    StoreNotFound,
+    listed,
+)
 from maskcube.layout import DIMS, FOLDER, Layout
 from maskcube.metadata import COLUMNS
-from maskcube.objects import Folder, StoreLike, folder_path
+from maskcube.objects import Folder, Objects, StoreLike, folder_path, open_objects
 from maskcube.readers import open_reader
+from maskcube.remote import is_url
 from maskcube.schema import COORDINATES, INDEXED, ROOT
 from maskcube.store import MaskStore
 
@@ -188,12 +195,16 @@ def open_backing(given: StoreLike, storage_options: dict[str, Any] | None) -> Ba
     ------
     StoreNotFound, SourceNotFound
         When nothing is there.
+    IncompleteStore, NotAMaskStore
+        When no complete store is there, and no HDF5.
     SourceError
         When the HDF5 and its CSV do not fit together.
     InvalidOption
         When the folder holds several stores.
     """
     folder = folder_path(given)
+    if folder is None and isinstance(given, str) and is_url(given):
+        return _backing_at(given, storage_options)
     if folder is None or storage_options:
         return StoreBacking(MaskStore.open(given, storage_options, ahead=True))
     stores = _stores_in(folder)
@@ -211,6 +222,34 @@ def open_backing(given: StoreLike, storage_options: dict[str, Any] | None) -> Ba
     source = MaskSource(folder, allow_duplicates=True)
     source.check()
     return SourceBacking(source)
+
+
+def _backing_at(url: str, options: dict[str, Any] | None) -> Backing:
+    """Return the store at a URL, or else the HDF5 below it, of which little is read."""
+    objects = open_objects(url, options)
+    # Its name says what it is, or a request must.
+    if url.rstrip("/").endswith(".zarr") or _has_root(objects):
+        return StoreBacking(MaskStore(objects, ahead=True))
+    from maskcube.source import MaskSource
+
+    try:
+        source = MaskSource(url, allow_duplicates=True, options=options, whole=False)
+    except (SourceNotFound, InvalidOption) as missing:
+        found = missing.faults[0] if isinstance(missing, SourceNotFound) else str(missing)
+        try:
+            return StoreBacking(MaskStore(objects))
+        except StoreNotFound as error:
+            raise StoreNotFound(f"{error}; {found}") from missing
+    source.check()
+    return SourceBacking(source)
+
+
+def _has_root(objects: Objects) -> bool:
+    try:
+        return objects.get(ROOT, 0, 1) is not None
+    except PermissionError:
+        # A bucket that nobody may list says so of whatever is not there.
+        return False
 
 
 def _stores_in(folder: Path) -> list[Path]:

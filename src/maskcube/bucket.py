@@ -23,7 +23,7 @@ from maskcube.answers import (
     failure,
     has_status,
 )
-from maskcube.errors import InvalidOption, StoreUnreachable
+from maskcube.errors import AccessDenied, CorruptStore, InvalidOption, StoreUnreachable
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -163,6 +163,9 @@ class Bucket:
             found = self._ask("list it", request)
         except NotThere:
             found = []
+        except (AccessDenied, InvalidOption) as error:
+            # Plain https cannot, and in a public bucket nobody may.
+            raise CorruptStore(f"{self.location} cannot be listed: {error}") from None
         yield from sorted(found)
 
     def zarr_store(self) -> Store:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     import h5py
 
 __all__ = [
+    "Grid",
+    "Offset",
     "RawChunk",
-    "chunk_offsets",
+    "RawReader",
+    "applied",
     "chunk_rows",
     "inflate",
     "read_block",
@@ -45,14 +48,26 @@ class RawChunk(NamedTuple):
     """Its filters, in their order: HDF5 skips one that would not make a chunk smaller."""
 
 
-def chunk_offsets(dataset: h5py.Dataset, block: Block) -> Iterator[Offset]:
-    """Yield the first pixels of the chunks that hold the masks of a block, line by line."""
-    rows, height, width = dataset.chunks
-    yield from itertools.product(
-        range(block.start // rows * rows, block.stop, rows),
-        range(0, dataset.shape[1], height),
-        range(0, dataset.shape[2], width),
-    )
+RawReader = Callable[[Offset], RawChunk]
+"""Gives the chunk of which this is the first pixel."""
+
+
+class Grid(NamedTuple):
+    """How a dataset is cut into chunks."""
+
+    shape: Offset
+    """Pixels of the dataset, (mask, y, x)."""
+    chunks: Offset
+    """Pixels of a chunk."""
+
+    def offsets(self, block: Block) -> Iterator[Offset]:
+        """Yield the first pixels of the chunks that hold the masks of a block, line by line."""
+        rows, height, width = self.chunks
+        yield from itertools.product(
+            range(block.start // rows * rows, block.stop, rows),
+            range(0, self.shape[1], height),
+            range(0, self.shape[2], width),
+        )
 
 
 def chunk_rows(offset: Offset, length: int, block: Block) -> tuple[slice, slice]:
@@ -68,13 +83,17 @@ def chunk_rows(offset: Offset, length: int, block: Block) -> tuple[slice, slice]
 def read_raw(dataset: h5py.Dataset, filters: list[str], offset: Offset) -> RawChunk:
     """Read a chunk as it lies in the file."""
     skipped, data = dataset.id.read_direct_chunk(offset)
-    applied = tuple(name for bit, name in enumerate(filters) if not skipped >> bit & 1)
-    return RawChunk(offset, data, applied)
+    return RawChunk(offset, data, applied(filters, skipped))
+
+
+def applied(filters: list[str], skipped: int) -> tuple[str, ...]:
+    """Return the filters of a chunk, without those that HDF5 has skipped, a bit for each."""
+    return tuple(name for bit, name in enumerate(filters) if not skipped >> bit & 1)
 
 
 def read_block(
-    dataset: h5py.Dataset,
-    filters: list[str],
+    raw: RawReader,
+    grid: Grid,
     block: Block,
     out: np.ndarray[Any, Any],
     mapped: Callable[[Callable[[RawChunk], None], Iterable[RawChunk]], Iterable[None]] = map,
@@ -83,10 +102,10 @@ def read_block(
 
     Parameters
     ----------
-    dataset : h5py.Dataset
-        (mask, y, x), elements of one byte.
-    filters : list of str
-        Names of the filters, in the order in which they were applied.
+    raw : callable
+        Reads a chunk as it lies in the file.
+    grid : Grid
+        Shape of the dataset, elements of one byte, and of a chunk.
     block : Block
         The rows to read.
     out : numpy.ndarray
@@ -99,7 +118,7 @@ def read_block(
     InflateError
         When a chunk is damaged, or holds too few or too many bytes.
     """
-    shape = dataset.chunks
+    shape = grid.chunks
 
     def place(chunk: RawChunk) -> None:
         _, y, x = chunk.offset
@@ -112,8 +131,7 @@ def read_block(
         inflate(chunk, pixels)
         target[...] = pixels[in_chunk, : target.shape[1], : target.shape[2]]
 
-    raw = (read_raw(dataset, filters, offset) for offset in chunk_offsets(dataset, block))
-    for _ in mapped(place, raw):
+    for _ in mapped(place, map(raw, grid.offsets(block))):
         pass
 
 

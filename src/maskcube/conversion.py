@@ -40,6 +40,7 @@ def convert(
     client: Any = None,  # noqa: ANN401 - distributed is an optional library
     progress: bool = True,
     storage_options: dict[str, Any] | None = None,
+    source_options: dict[str, Any] | None = None,
     license: str = "that of the source",  # noqa: A002 - the attribute's name
 ) -> ConversionReport:
     """Convert the HDF5 of masks and its CSV to a chunked Zarr store.
@@ -50,11 +51,13 @@ def convert(
     Parameters
     ----------
     source : str or pathlib.Path
-        A data folder that holds ``stimuli/task-images_desc-segmentations.h5``, or an HDF5.
+        A data folder that holds ``stimuli/task-images_desc-segmentations.h5``, or an HDF5; the URL
+        of either, of which both files are fetched once, into the temporary folder.
     store : path, URL or zarr Store
         The target.
     metadata : str or pathlib.Path, optional
-        The CSV, when it does not lie beside the HDF5 under the HDF5's name and ``_metadata.csv``.
+        The CSV, or its URL, when it does not lie beside the HDF5 under the HDF5's name and
+        ``_metadata.csv``.
     overwrite : bool
         Replace a mask store that is at the target. A local one stays until the new one is
         complete; elsewhere, where nothing can be moved, it is deleted first.
@@ -70,11 +73,14 @@ def convert(
         Most memory that the process may take, in bytes or as a text like ``"1GiB"``; with a
         client, each of its workers.
     client : distributed.Client, optional
-        Convert on its workers, which must see the source and the target under the same paths.
+        Convert on its workers, which must see the source and the target under the same paths or
+        URLs. They are told how to reach these, credentials among it.
     progress : bool
         Show a progress bar on stderr and print the report on stdout.
     storage_options : dict, optional
-        For a URL: how to reach it.
+        For a store at a URL: how to reach it.
+    source_options : dict, optional
+        For a source at a URL: how to reach it, in the words of `storage_options`.
     license : str
         The licence of the masks, for the store's attributes.
 
@@ -102,7 +108,9 @@ def convert(
     started = time.monotonic()
     budget, n_workers = memory_bytes(memory), worker_count(workers)
     with (
-        MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks,
+        MaskSource(
+            source, metadata, allow_duplicates=allow_duplicates, options=source_options
+        ) as masks,
         open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage,
     ):
         rows = rows_at_once(masks.file, budget, n_workers)
@@ -215,7 +223,8 @@ def _write(
 
     size = writer.task_shards * writer.journal.layout.shard_masks
     parts = [part for span in spans for part in blocks(span.start, span.stop, size)]
-    futures = client.map(writer.write, parts, pure=False)
+    files = writer.file.parts([writer.of_source(part) for part in parts])
+    futures = client.map(_write_part, [writer.reading(file) for file in files], parts, pure=False)
     try:
         for future in as_completed(futures):
             told(future.result())
@@ -225,6 +234,10 @@ def _write(
         raise
     finally:
         client.cancel(futures)
+
+
+def _write_part(writer: ShardWriter, part: Block) -> int:
+    return writer.write(part)
 
 
 def _origin(plan: dict[str, Any]) -> Origin:

@@ -47,6 +47,7 @@ def append(
     memory: str | int = "1GiB",
     progress: bool = True,
     storage_options: dict[str, Any] | None = None,
+    source_options: dict[str, Any] | None = None,
 ) -> ConversionReport:
     """Append the masks of another source to a store, after its last row.
 
@@ -76,7 +77,9 @@ def append(
     progress : bool
         Show a progress bar on stderr and print the report on stdout.
     storage_options : dict, optional
-        For a URL: how to reach it.
+        For a store at a URL: how to reach it.
+    source_options : dict, optional
+        For a source at a URL: how to reach it, in the words of `storage_options`.
 
     Returns
     -------
@@ -107,7 +110,9 @@ def append(
     started = time.monotonic()
     budget, n_workers = memory_bytes(memory), worker_count(workers)
     with (
-        MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks,
+        MaskSource(
+            source, metadata, allow_duplicates=allow_duplicates, options=source_options
+        ) as masks,
         open_stage(store, revise=True, storage_options=storage_options) as stage,
     ):
         rows = rows_at_once(masks.file, budget, n_workers)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
+import copy
 import os
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from maskcube.chunks import read_block
-from maskcube.errors import RowNotFound, SourceError, listed
-from maskcube.inspection import DATASET, faults_of, filters_of
+from maskcube.chunks import Grid, RawReader, read_block, read_raw
+from maskcube.errors import MaskcubeError, RowNotFound, SourceError, SourceNotFound, listed
+from maskcube.inspection import DATASET, faults_of, filters_of, places_of
 from maskcube.layout import Block, Layout
+from maskcube.ranges import ChunkRanges
+from maskcube.remote import RangeFile, RemotePath
+from maskcube.spool import Spool
 
 if TYPE_CHECKING:
     import h5py
@@ -32,8 +40,14 @@ class MaskFile:
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : pathlib.Path or RemotePath
         The HDF5.
+    spool : Spool, optional
+        A local copy of the one at a URL, which is closed with it. Without one it is read from afar
+        by ranges, and the list of its chunks is not looked through: a chunk that cannot be there is
+        an error when it is read.
+    size : int, optional
+        Bytes of one at a URL, if that is known: one request less.
 
     Raises
     ------
@@ -41,13 +55,22 @@ class MaskFile:
         With every fault that can be seen without reading a pixel.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path | RemotePath, spool: Spool | None = None, size: int | None = None
+    ) -> None:
         # A worker that it is sent to may stand in another folder.
-        self.path = path.absolute()
+        self.path = path.absolute() if isinstance(path, Path) else path
         self._file: h5py.File | None = None
         self._owner = 0
+        self._spool = spool
+        self._size = size if spool is None else spool.size
+        self.ranges: ChunkRanges | None = None
+        """What a worker reads of it instead of all."""
         try:
-            faults = faults_of(self._open())
+            faults = faults_of(self._open(), whole=isinstance(path, Path) or spool is not None)
+        except MaskcubeError:
+            self.close()
+            raise
         except Exception as error:  # noqa: BLE001 - of a damaged file h5py raises whatever it likes
             faults = [f"cannot be read as HDF5: {error}"]
         if faults:
@@ -65,9 +88,33 @@ class MaskFile:
         import h5py
 
         if self._file is None or self._owner != os.getpid():
-            self._file = h5py.File(self.path, "r")
+            self._file = h5py.File(self._bytes(), "r")
             self._owner = os.getpid()
+            if not isinstance(self.path, Path):
+                _from_afar.add(self)
         return self._file
+
+    def _bytes(self) -> Path | Spool | RangeFile:
+        """Return what h5py opens."""
+        if isinstance(self.path, Path):
+            return self.path
+        return self._spool or RangeFile(self.path, self.size_bytes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file; of one at a URL, as it was when that was first asked for."""
+        if isinstance(self.path, Path):
+            return self.path.stat().st_size
+        if self._size is None:
+            self._size = self.path.size()
+            if self._size is None:
+                raise SourceNotFound(str(self.path), ["no HDF5 there"])
+        return self._size
+
+    @property
+    def grid(self) -> Grid:
+        """How the dataset was cut into chunks when it was first opened."""
+        return Grid(self.layout.shape, self.chunks)
 
     @property
     def dataset(self) -> h5py.Dataset:
@@ -93,13 +140,44 @@ class MaskFile:
         """
         with self.reading(block):
             mapped = map if pool is None else pool.map
-            read_block(self.dataset, self.filters, block, out, mapped)
+            read_block(*self.raw_reader(block), block, out, mapped)
+
+    def raw_reader(self, block: Block) -> tuple[RawReader, Grid]:
+        """Return what reads the chunks that hold consecutive masks, and how they are cut."""
+        if self.ranges is not None and self.ranges.holds(block):
+            return partial(self.ranges.read, self.filters), self.grid
+        # Looked up once: that takes h5py as long as reading forty chunks.
+        dataset = self.dataset
+        return partial(read_raw, dataset, self.filters), Grid(dataset.shape, dataset.chunks)
+
+    def parts(self, blocks: list[Block]) -> list[MaskFile]:
+        """Return, for each block of masks, what a worker needs to read it: this file.
+
+        One at a URL comes with the places of these chunks, so that the worker reads nothing else.
+        """
+        if isinstance(self.path, Path):
+            return [self] * len(blocks)
+        places = places_of(self.dataset)
+        return [self._part(self.path, block, places) for block in blocks]
+
+    def _part(self, path: RemotePath, block: Block, places: NDArray[np.uint64]) -> MaskFile:
+        rows, *others = (
+            -(-size // chunk) for size, chunk in zip(self.layout.shape, self.chunks, strict=True)
+        )
+        first, last = block.start // self.chunks[0], -(-block.stop // self.chunks[0])
+        those = places.reshape(rows, *others, 3)[first:last].reshape(-1, 3)
+        part = copy.copy(self)
+        part.ranges = ChunkRanges(path, self.grid, block, those)
+        return part
 
     @contextmanager
     def reading(self, block: Block) -> Iterator[None]:
         """Say of which masks it is that something cannot be read: raises `SourceError`."""
         try:
             yield
+        except MaskcubeError:
+            # It says itself what could not be reached.
+            raise
         except _READ_ERRORS as error:
             rows = (
                 f"masks {block.start} to {block.stop - 1}"
@@ -136,6 +214,20 @@ class MaskFile:
         if self._file is not None and self._owner == os.getpid():
             self._file.close()
         self._file = None
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_file": None, "_spool": None}
+
+
+_from_afar: weakref.WeakSet[MaskFile] = weakref.WeakSet()
+"""Those that h5py reads through Python: it would do so once more after the end of Python."""
+
+
+@atexit.register
+def _close_all() -> None:
+    for each in list(_from_afar):
+        if each._file is not None:  # noqa: SLF001 - of this very module
+            each._file.close()  # noqa: SLF001

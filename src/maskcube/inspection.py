@@ -22,7 +22,7 @@ from maskcube.metadata import MOST_ROWS
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["DATASET", "faults_of", "filters_of"]
+__all__ = ["DATASET", "faults_of", "filters_of", "places_of"]
 
 DATASET = "masks"
 
@@ -35,8 +35,11 @@ _MOST_CHUNKS = 2**22
 _REWRITE = "rewrite it with h5repack -f masks:GZIP=4"
 
 
-def faults_of(file: h5py.File) -> list[str]:
-    """Return what is wrong with a file, from its description alone."""
+def faults_of(file: h5py.File, *, whole: bool = True) -> list[str]:
+    """Return what is wrong with a file, from its description alone.
+
+    Unless it is there as a `whole`, its list of chunks, which is all over the file, is not read.
+    """
     import h5py
 
     link = file.get(DATASET, getclass=True, getlink=True)
@@ -50,7 +53,7 @@ def faults_of(file: h5py.File) -> list[str]:
     return _storage_faults(dataset) or [
         *_shape_faults(dataset),
         *_type_faults(dataset),
-        *_chunk_faults(dataset, file.id.get_filesize()),
+        *_chunk_faults(dataset, file.id.get_filesize(), whole=whole),
     ]
 
 
@@ -124,14 +127,12 @@ def _type_faults(dataset: h5py.Dataset) -> list[str]:
     return []
 
 
-def _chunk_faults(dataset: h5py.Dataset, file_bytes: int) -> list[str]:
+def _chunk_faults(dataset: h5py.Dataset, file_bytes: int, *, whole: bool) -> list[str]:
     chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if chunk_bytes > _MOST_BYTES:
         most = f"{_MOST_BYTES // 2**20} MiB"
         return [f"{DATASET!r} has chunks of shape {dataset.chunks}: more than {most} each"]
-    grid = [
-        math.ceil(size / chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
-    ]
+    grid = _grid(dataset)
     n_chunks = math.prod(grid)
     if n_chunks > file_bytes:
         lost = f"most of the {n_chunks:,} chunks of {DATASET!r} were never written"
@@ -139,12 +140,23 @@ def _chunk_faults(dataset: h5py.Dataset, file_bytes: int) -> list[str]:
     if n_chunks > _MOST_CHUNKS:
         small = f"{DATASET!r} has {n_chunks:,} chunks of shape {dataset.chunks}"
         return [f"{small}, more than {_MOST_CHUNKS:,}: write it with chunks of whole masks"]
-    return _place_faults(dataset, grid, _places(dataset, grid), file_bytes)
+    return _place_faults(dataset, grid, places_of(dataset), file_bytes) if whole else []
 
 
-def _places(dataset: h5py.Dataset, grid: list[int]) -> np.ndarray[Any, Any]:
-    """Return where each chunk lies in the file and its bytes, (chunk, 2); 0 bytes: nowhere."""
-    places = np.zeros((math.prod(grid), 2), np.uint64)
+def _grid(dataset: h5py.Dataset) -> list[int]:
+    """Return how many chunks there are along each axis."""
+    return [
+        math.ceil(size / chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+    ]
+
+
+def places_of(dataset: h5py.Dataset) -> np.ndarray[Any, Any]:
+    """Return where each chunk lies in the file, its bytes and the filters skipped, (chunk, 3).
+
+    The chunks are in the order of their first pixels; one of 0 bytes is nowhere.
+    """
+    grid = _grid(dataset)
+    places = np.zeros((math.prod(grid), 3), np.uint64)
     left = 4 * len(places) + 1024
 
     def note(chunk: Any) -> bool | None:  # noqa: ANN401 - h5py has no types
@@ -156,7 +168,7 @@ def _places(dataset: h5py.Dataset, grid: list[int]) -> np.ndarray[Any, Any]:
             number = 0
             for each, count in zip(numbers, grid, strict=True):
                 number = number * count + each
-            places[number] = chunk.byte_offset, chunk.size
+            places[number] = chunk.byte_offset, chunk.size, chunk.filter_mask
         # A damaged list of chunks may lead back to its beginning.
         return None if left else True
 
@@ -174,7 +186,7 @@ def _place_faults(
         # HDF5 would read them as empty masks without a word.
         return [f"{lost:,} of {len(places):,} chunks of {DATASET!r} were never written"]
     order = np.argsort(places[:, 0], kind="stable")
-    starts, sizes = places[order].T
+    starts, sizes, _ = places[order].T
     covered = np.append(starts[:-1] + sizes[:-1] > starts[1:], False)
     chunk_bytes = math.prod(dataset.chunks)
     # Without filters the library reads as much as it needs, whatever the list of chunks says.

@@ -8,12 +8,13 @@ converted by its own rule; what does not fit is a fault with its line number.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
@@ -22,12 +23,12 @@ from maskcube.errors import listed
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "MOST_ROWS", "read_metadata"]
+__all__ = ["COLUMNS", "MOST_CSV_BYTES", "MOST_ROWS", "read_metadata"]
 
 MOST_ROWS = 2**20
 """Most masks of a source. What is known of them is held in memory, some 400 bytes each."""
 
-_MOST_BYTES = 2**28
+MOST_CSV_BYTES = 2**28
 """Largest CSV that is read: that of as many masks."""
 
 _MOST_LINE = 2**20
@@ -96,13 +97,13 @@ COLUMNS: dict[str, Rule] = {
 """Columns of the CSV: how a field is converted, to which dtype, and what it must be."""
 
 
-def read_metadata(path: Path) -> tuple[pd.DataFrame, list[str]]:
+def read_metadata(given: Path | io.RawIOBase) -> tuple[pd.DataFrame, list[str]]:
     """Return the table of a CSV and every fault in it.
 
     Parameters
     ----------
-    path : pathlib.Path
-        The CSV: UTF-8 with or without byte order mark, comma-separated.
+    given : pathlib.Path or io.RawIOBase
+        The CSV, or its bytes: UTF-8 with or without byte order mark, comma-separated.
 
     Returns
     -------
@@ -115,7 +116,7 @@ def read_metadata(path: Path) -> tuple[pd.DataFrame, list[str]]:
     table = _Table()
     faults: list[str] = []
     try:
-        with _opened(path) as file:
+        with _opened(given) as file:
             rows = _numbered(csv.reader(_lines(file), strict=True), faults)
             header = next(rows, (1, []))[1]
             if not faults:
@@ -130,11 +131,14 @@ def read_metadata(path: Path) -> tuple[pd.DataFrame, list[str]]:
     return table.frame(), faults
 
 
-def _opened(path: Path) -> TextIO:
+def _opened(given: Path | io.RawIOBase) -> TextIO:
     """Open the CSV; bytes that are not UTF-8 become surrogates, and then a fault of their row."""
-    if path.stat().st_size > _MOST_BYTES:
-        raise OSError(f"it is larger than {_MOST_BYTES // 2**20} MiB")
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    how: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    if isinstance(given, io.RawIOBase):
+        return io.TextIOWrapper(io.BufferedReader(given), **how)
+    if given.stat().st_size > MOST_CSV_BYTES:
+        raise OSError(f"it is larger than {MOST_CSV_BYTES // 2**20} MiB")
+    return cast("TextIO", given.open(**how))
 
 
 def _lines(file: TextIO) -> Iterator[str]:

@@ -48,8 +48,15 @@ class Part(NamedTuple):
 
 
 @contextmanager
-def open_parts(store: MaskStore, sources: Sources, metadata: Sources) -> Iterator[list[Part]]:
+def open_parts(
+    store: MaskStore,
+    sources: Sources,
+    metadata: Sources,
+    options: dict[str, Any] | None = None,
+) -> Iterator[list[Part]]:
     """Open the sources of a store; give the parts of it that are from them.
+
+    The options are for those at URLs.
 
     Raises
     ------
@@ -64,7 +71,9 @@ def open_parts(store: MaskStore, sources: Sources, metadata: Sources) -> Iterato
     with ExitStack() as stack:
         opened = []
         for path, table in zip_longest(paths, tables):
-            masks = stack.enter_context(MaskSource(path, table, allow_duplicates=True))
+            masks = stack.enter_context(
+                MaskSource(path, table, allow_duplicates=True, options=options)
+            )
             masks.check()
             opened.append(masks)
         yield _matched(store, opened) if opened else []

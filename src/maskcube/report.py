@@ -63,7 +63,7 @@ class ConversionReport:
             n_shards=n_shards,
             n_added=masks.layout.n_masks,
             n_resumed=n_shards if n_resumed is None else n_resumed,
-            source_bytes=masks.path.stat().st_size,
+            source_bytes=masks.file.size_bytes,
             store_bytes=sum(sizes),
             n_objects=len(sizes),
             seconds=time.monotonic() - started,

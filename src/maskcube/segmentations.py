@@ -39,10 +39,11 @@ class Segmentations:
     ----------
     data_dir : path, URL or zarr Store, optional
         The dataset's folder, of which a converted store is read if there is one in it or in its
-        ``stimuli``, and the HDF5 otherwise; or a store itself. Defaults to the data folder that
-        ``laion_fmri`` is configured with.
+        ``stimuli``, and the HDF5 otherwise; or a store itself. At a URL there is a store, or an
+        HDF5 in ``stimuli``, of which only what is wanted is fetched. Defaults to the data folder
+        that ``laion_fmri`` is configured with.
     storage_options : dict, optional
-        For the URL of a store: how to reach it.
+        For a URL: how to reach it.
 
     Raises
     ------

@@ -10,23 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from maskcube.chunks import (
-    RawChunk,
-    chunk_offsets,
-    chunk_rows,
-    inflate,
-    read_raw,
-    scratch,
-)
+from maskcube.chunks import Offset, RawChunk, RawReader, chunk_rows, inflate, scratch
 from maskcube.hdf5 import MaskFile
 from maskcube.layout import Block, block_rows
-
-if TYPE_CHECKING:
-    import h5py
 
 __all__ = [
     "DeflatedSlab",
@@ -117,11 +107,8 @@ class DeflatedSlab:
     def load(self, block: Block, pool: Executor) -> None:  # noqa: ARG002 - as the others
         """Read the chunks of consecutive masks."""
         with self.file.reading(block):
-            dataset, filters = self.file.dataset, self.file.filters
-            self._raw = {
-                row: read_raw(dataset, filters, (row, 0, 0))
-                for row in range(block.start, block.stop)
-            }
+            read, _ = self.file.raw_reader(block)
+            self._raw = {row: read((row, 0, 0)) for row in range(block.start, block.stop)}
 
     def mask(self, row: int) -> np.ndarray[Any, Any]:
         """Return the mask of one of these rows."""
@@ -146,21 +133,18 @@ class PackedSlab:
     def load(self, block: Block, pool: Executor) -> None:
         """Read consecutive masks; a task inflates the chunks that lie side by side."""
         self._start = block.start
-        # Looked up once: that takes h5py as long as reading forty chunks.
-        dataset = self.file.dataset
-        offsets = chunk_offsets(dataset, block)
-        strips = [list(strip) for _, strip in itertools.groupby(offsets, lambda each: each[:2])]
-        for _ in pool.map(lambda strip: self._load_strip(dataset, block, strip), strips):
+        read, grid = self.file.raw_reader(block)
+        offsets = itertools.groupby(grid.offsets(block), lambda each: each[:2])
+        strips = [list(strip) for _, strip in offsets]
+        for _ in pool.map(lambda strip: self._load_strip(read, block, strip), strips):
             pass
 
-    def _load_strip(
-        self, dataset: h5py.Dataset, block: Block, offsets: list[tuple[int, int, int]]
-    ) -> None:
+    def _load_strip(self, read: RawReader, block: Block, offsets: list[Offset]) -> None:
         pixels = scratch(self.file.chunks)
         words = self._bits.view(self._word)
         for offset in offsets:
             with self.file.reading(block):
-                inflate(read_raw(dataset, self.file.filters, offset), pixels)
+                inflate(read(offset), pixels)
             # Packed, every pixel but 0 is 1.
             if not self.normalize:
                 _binary(pixels[_inside(offset, self.file.layout.shape)], normalize=False)

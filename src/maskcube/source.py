@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +10,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
+from maskcube.errors import SourceError, listed
+from maskcube.files import CSV_NAME, HDF5_NAME, SourceFiles
 from maskcube.filters import CHECKED
-from maskcube.hdf5 import MaskFile
 from maskcube.layout import FOLDER, Layout, blocks
-from maskcube.metadata import read_metadata
+from maskcube.remote import RemotePath
 from maskcube.schema import COORDINATES
 
 __all__ = ["CSV_NAME", "FOLDER", "HDF5_NAME", "KEYS", "MaskSource", "stray_values"]
-
-HDF5_NAME = "task-images_desc-segmentations.h5"
-CSV_NAME = "task-images_desc-segmentations_metadata.csv"
 
 KEYS = ("image_name", "noun", "instance_id")
 """The columns that together name one mask."""
@@ -37,11 +33,17 @@ class MaskSource:
     Parameters
     ----------
     source : str or pathlib.Path
-        A data folder that holds ``stimuli/task-images_desc-segmentations.h5``, or an HDF5.
+        A data folder that holds ``stimuli/task-images_desc-segmentations.h5``, or an HDF5; the URL
+        of either.
     metadata : str or pathlib.Path, optional
         The CSV, when it does not lie beside the HDF5 under the HDF5's name and ``_metadata.csv``.
     allow_duplicates : bool
         Accept several masks with the same image, noun and instance.
+    options : dict, optional
+        For a URL: how to reach it.
+    whole : bool
+        Fetch all of an HDF5 that is at a URL, into a temporary file; else what is wanted, when it
+        is wanted.
 
     Attributes
     ----------
@@ -66,12 +68,16 @@ class MaskSource:
         metadata: str | Path | None = None,
         *,
         allow_duplicates: bool = False,
+        options: dict[str, Any] | None = None,
+        whole: bool = True,
     ) -> None:
-        self.path, self.metadata_path = _locate(source, metadata)
-        self.table, csv_faults = read_metadata(self.metadata_path)
+        self._files = SourceFiles(source, metadata, options, whole=whole)
+        self.path: Path | RemotePath = self._files.masks
+        self.metadata_path: Path | RemotePath = self._files.metadata
+        self.table, csv_faults = self._files.table()
         self.faults = [f"{self.metadata_path.name}: {fault}" for fault in csv_faults]
         try:
-            self.file = MaskFile(self.path)
+            self.file = self._files.open()
         except SourceError as error:
             raise SourceError(str(self.path), [*error.faults, *self.faults]) from error
         self.faults += _cross_faults(self.table, self.layout.n_masks, whole=not csv_faults)
@@ -157,7 +163,7 @@ class MaskSource:
         """
         rows = self.table["mask_row"].to_numpy()
         in_order = bool((np.diff(rows) > 0).all())
-        masks = _file_identity(self.path)
+        masks, metadata = self._files.identities()
         if sha256 is None:
             self._warn_of_no_checksum()
         elif masks["sha256"] != sha256.lower():
@@ -173,7 +179,7 @@ class MaskSource:
                 "filters": self.file.filters,
             },
             "metadata": {
-                **_file_identity(self.metadata_path),
+                **metadata,
                 # The CSV's own order, so that it can be given back as it was.
                 "order": None if in_order else rows.tolist(),
             },
@@ -190,6 +196,7 @@ class MaskSource:
     def close(self) -> None:
         """Close the HDF5."""
         self.file.close()
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -203,35 +210,6 @@ def stray_values(mask: np.ndarray[Any, Any]) -> list[int]:
     if mask.max(initial=0) <= 1:
         return []
     return [int(value) for value in np.unique(mask) if value > 1]
-
-
-def _locate(source: str | Path, metadata: str | Path | None) -> tuple[Path, Path]:
-    """Return the paths of the HDF5 and of the CSV."""
-    if "://" in str(source):
-        raise InvalidOption(f"source={str(source)!r}: give a local path; download the files first")
-    given = _expanded(source)
-    tried = [given / FOLDER / HDF5_NAME, given / HDF5_NAME] if given.is_dir() else [given]
-    path = next((place for place in tried if place.is_file()), None)
-    if path is None:
-        found = f"no HDF5 of masks; tried {listed(map(str, tried))}"
-        if not given.exists():
-            found += "; sample_dataset would write a small dataset there"
-        raise SourceNotFound(str(source), [found])
-    beside = path.with_name(f"{path.stem}_metadata.csv")
-    csv = beside if metadata is None else _expanded(metadata)
-    if not csv.is_file():
-        raise SourceNotFound(
-            str(path), [f"no CSV at {str(csv)!r}; say where it is with metadata='...'"]
-        )
-    return path, csv
-
-
-def _expanded(path: str | Path) -> Path:
-    """Return the path with the home folder for a leading ``~``, if that is a user's."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def _cross_faults(table: pd.DataFrame, n_masks: int, *, whole: bool) -> list[str]:
@@ -271,9 +249,3 @@ def _duplicate_faults(table: pd.DataFrame) -> list[str]:
     keys = [tuple(key) for key in twice[list(KEYS)].drop_duplicates().itertuples(index=False)]
     found = f"{listed(keys)}, in lines {listed(twice.index)}"
     return [f"the same image, noun and instance twice: {found}; allow_duplicates=True accepts them"]
-
-
-def _file_identity(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": path.name, "size_bytes": path.stat().st_size, "sha256": digest}

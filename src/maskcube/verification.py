@@ -59,6 +59,7 @@ def verify(
     workers: int | None = None,
     progress: bool = False,
     storage_options: dict[str, Any] | None = None,
+    source_options: dict[str, Any] | None = None,
 ) -> VerificationReport:
     """Check that no mask, no coordinate and no run of a store is damaged or lost.
 
@@ -71,7 +72,8 @@ def verify(
     store : path, URL or zarr Store
         A converted store.
     source : str, pathlib.Path or sequence of them, optional
-        The data folder or HDF5 that the store was converted from, or those that were appended too.
+        The data folder or HDF5 that the store was converted from, or its URL, or those that were
+        appended too.
     metadata : str, pathlib.Path or sequence of them, optional
         The source's CSV, when it does not lie beside the HDF5.
     repair : bool
@@ -84,6 +86,8 @@ def verify(
         Show a progress bar on stderr.
     storage_options : dict, optional
         For the URL of a store: how to reach it.
+    source_options : dict, optional
+        For a source at a URL: how to reach it.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def verify(
     started = time.monotonic()
     restored = [ROOT] if repair and restore_root(store, storage_options) else []
     opened = MaskStore.open(store, storage_options)
-    with open_parts(opened, source, metadata) as parts:
+    with open_parts(opened, source, metadata, source_options) as parts:
         repaired = restored + (_repaired(store, storage_options, parts) if repair else [])
         # Every object is to be looked at, also those that hold the same.
         opened = MaskStore.open(store, storage_options).unpacked()

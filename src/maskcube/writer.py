@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from copy import copy
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -92,6 +93,12 @@ class ShardWriter:
     def task_shards(self) -> int:
         """Shards of a fair task: an HDF5 chunk of many masks is inflated once or twice."""
         return max(4, self.block_masks // self.journal.layout.shard_masks)
+
+    def reading(self, file: MaskFile) -> ShardWriter:
+        """Return the same writer, of a file that knows where its own part of the source lies."""
+        other = copy(self)
+        other.file = file
+        return other
 
     def write(self, span: Block, told: Callable[[int], object] = lambda _: None) -> int:
         """Write the shards of consecutive rows; return how many masks of the source that were.

@@ -322,7 +322,7 @@ class TestErrors:
     def refusal(self, url: str, options: dict[str, Any], kind: type[Exception]) -> str:
         with pytest.raises(kind) as error:
             maskcube.open_masks(url, storage_options=options)
-        whole = error.value
+        whole: BaseException | None = error.value
         # Nothing secret, also not in what led to it.
         while whole is not None:
             for secret in SECRETS:

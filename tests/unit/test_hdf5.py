@@ -581,6 +581,7 @@ class TestProcesses:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
     def test_forks_read_at_the_same_time(self, file: MaskFile, pixels: Masks) -> None:
+        assert isinstance(file.path, Path)
         np.save(file.path.with_suffix(".npy"), pixels)
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", FORKS, str(file.path)],

@@ -118,10 +118,30 @@ class TestPlace:
         with pytest.raises(FileNotFoundError, match=r"no CSV at '.*'; say where .* metadata='"):
             MaskSource(source.folder, metadata)
 
-    @pytest.mark.parametrize("url", ["s3://laion-fmri/stimuli", "https://host/masks.h5"])
-    def test_a_url(self, url: str) -> None:
-        with pytest.raises(InvalidOption, match=f"source='{url}': give a local path"):
-            MaskSource(url)
+    def test_a_url_of_this_machine(self, source: Source) -> None:
+        masks = MaskSource(f"file://{source.folder}", f"file://{source.csv}")
+        assert (masks.path, masks.metadata_path) == (source.hdf5, source.csv)
+
+    def test_options_without_a_url(self, source: Source) -> None:
+        with pytest.raises(
+            InvalidOption, match=r"source_options are for URLs; source='.*' is none"
+        ):
+            MaskSource(source.folder, options={"anon": True})
+
+    @pytest.mark.parametrize(
+        ("url", "why"),
+        [
+            ("https://me:word@host/masks.h5?sign=word", "'https://host/masks.h5' and a query"),
+            ("https://me:word@host/masks.h5#word", "'https://host/masks.h5' and a query or frag"),
+            ("https://me:word@host/masks.csv", "names no file"),
+            ("https://[me:word@host/", "a URL that cannot be understood"),
+        ],
+    )
+    def test_a_url_that_cannot_be_asked(self, source: Source, url: str, why: str) -> None:
+        csv = "https://me:word@host/" if url.endswith("csv") else None
+        with pytest.raises(InvalidOption, match=why) as refused:
+            MaskSource(source.folder if csv else url, csv)
+        assert "word" not in str(refused.value)
 
 
 class TestAgreement:
