@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ import maskcube
 if TYPE_CHECKING:
     from distributed import Client
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SCHEDULER_ON_LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 ON_LOOPBACK = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
@@ -35,7 +36,7 @@ def running() -> Iterator[Slurm]:
     try:
         with slurm() as running, pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", str(running.configuration))
-            # Jobs have this environment, and no memory to spare for threads of libraries.
+            # Jobs have this environment: a worker imports what this module does.
             patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
             yield running
     except SlurmMissing as missing:
@@ -74,14 +75,22 @@ def _areas(block: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def _ending(work: Callable[[], Any], begun: Callable[[], object], end: Callable[[], None]) -> Any:
     """Return what `work` gives, which runs while `end` is called, once it has begun."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
-        while not begun():
-            assert not future.done(), "it was done before anything was ended"
-            time.sleep(0.02)
-        assert not future.done(), "it was done before anything was ended"
-        end()
-        return future.result()
+    future: Future[Any] = Future()
+
+    def carry_out() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - the test shall see it
+            future.set_exception(error)
+
+    # No executor, which would wait for ever for what hangs.
+    Thread(target=carry_out, daemon=True).start()
+    while not begun():
+        assert not future.done(), f"it was done before anything was ended: {future}"
+        time.sleep(0.02)
+    assert not future.done(), f"it was done before anything was ended: {future}"
+    end()
+    return future.result(timeout=240)
 
 
 def _files(store: Path) -> dict[str, bytes]:
@@ -106,6 +115,12 @@ def alone(source: Path) -> Iterator[Path]:
         path = source.parent / "alone.zarr"
         maskcube.convert(source, path, progress=False)
         yield path
+
+
+def test_without_slurm_it_is_said_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slurm._PATH", "/nowhere")
+    with pytest.raises(SlurmMissing, match=r"slurmctld.*scripts/slurm"), slurm():
+        pass
 
 
 def test_a_scan_equals_that_of_this_process(client: Any, alone: Path, store: Path) -> None:

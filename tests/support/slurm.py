@@ -16,17 +16,8 @@ from pathlib import Path
 
 __all__ = ["Slurm", "SlurmMissing", "slurm"]
 
-_PROGRAMS = [
-    "munged",
-    "slurmctld",
-    "slurmd",
-    "sbatch",
-    "scancel",
-    "scontrol",
-    "sinfo",
-    "squeue",
-    "setpriv",
-]
+_DAEMONS = ["munged", "slurmctld", "slurmd"]
+_COMMANDS = ["sbatch", "scancel", "scontrol", "sinfo", "squeue", "setpriv"]
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 _DEADLINE_SECONDS = 60
 
