@@ -1,21 +1,20 @@
-"""What the documentation shows is what happens: docstrings and the README."""
+"""What the documentation shows is what happens: docstrings, the README, the pages of docs."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pages import blocks, script
 
 import maskcube
 
 PACKAGE = Path(maskcube.__file__).parent
-ROOT = Path(__file__).parents[2]
 MODULES = sorted(
     path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"__init__", "__main__"}
 )
@@ -57,14 +56,9 @@ def test_there_are_examples() -> None:
     assert {f"maskcube.{verb}" for verb in verbs} <= shown
 
 
-def _blocks(language: str) -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
 def test_the_python_of_the_readme_runs(place: Path) -> None:
     """All blocks one after the other, as a reader would type them, warnings as errors."""
-    code = "\n".join(_blocks("python"))
+    code = "\n".join(blocks("README.md", "python"))
     assert "maskcube.convert(" in code
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -77,7 +71,7 @@ def test_the_python_of_the_readme_runs(place: Path) -> None:
 
 
 def test_the_shell_of_the_readme_runs(place: Path) -> None:
-    commands = [line for block in _blocks("console") for line in block.splitlines()]
+    commands = [line for block in blocks("README.md", "console") for line in block.splitlines()]
     ours = [line.removeprefix("$ ") for line in commands if line.startswith("$ maskcube ")]
     assert len(ours) >= 4
     (place / "masks.zarr").rename(place / "made-before.zarr")
@@ -87,3 +81,25 @@ def test_the_shell_of_the_readme_runs(place: Path) -> None:
             ["/bin/sh", "-c", command], capture_output=True, text=True, check=False, cwd=place
         )
         assert done.returncode == 0, (line, done.stderr)
+
+
+def test_the_local_cluster_of_its_page_runs(place: Path) -> None:
+    """As a script, because its processes import that; warnings as errors."""
+    opening, work, same = (
+        "\n".join(blocks("docs/cluster.md", "python", section=section))
+        for section in ("This machine", "The work", "What must be the same")
+    )
+    assert "LocalCluster(" in opening
+    assert "client=client" in work
+    assert "client.run(" in same
+    path = place / "on_a_cluster.py"
+    path.write_text(script(opening, work, same, "client.close()", "cluster.close()"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=place,
+    )
+    assert done.returncode == 0, done.stderr
+    assert maskcube.verify(place / "again.zarr", place / "laion-fmri").n_masks > 0
