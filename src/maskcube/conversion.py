@@ -21,6 +21,7 @@ from maskcube.slabs import StrayPixels, held_bytes
 from maskcube.source import MaskSource
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore
+from maskcube.transaction import TransactionStage
 from maskcube.writer import ShardWriter
 
 __all__ = ["convert", "finish_earlier", "refuse_faults", "write_shards"]
@@ -105,6 +106,8 @@ def convert(
         MaskSource(source, metadata, allow_duplicates=allow_duplicates) as masks,
         open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage,
     ):
+        if client is not None and isinstance(stage, TransactionStage):
+            stage.refuse_workers()
         rows = block_rows(
             masks.layout, masks.file.chunks, held_bytes(masks.file), budget, n_workers
         )

@@ -24,6 +24,7 @@ from maskcube.schema import (
     description_crc,
     shard_key,
 )
+from maskcube.session import can_hold
 from maskcube.store import MOST_METADATA_BYTES, MaskStore, parsed_metadata
 
 __all__ = ["described", "description_faults", "has_runs", "has_true_copy"]
@@ -53,7 +54,12 @@ def description_faults(store: MaskStore) -> list[str]:
 
 
 def has_true_copy(store: MaskStore) -> bool:
-    """Whether the copy of the root metadata says the same of every piece and of every array."""
+    """Whether the copy of the root metadata says the same of every piece and of every array.
+
+    Where there can be none, nothing is to be said against it.
+    """
+    if not can_hold(store.objects, COPY):
+        return True
     if is_piece(store.objects, COPY, store.edition.identity):
         return True
     # Somebody may have added attributes or arrays to the root.

@@ -30,6 +30,7 @@ __all__ = [
     "build",
     "description_crc",
     "is_native",
+    "mask_metadata",
     "shard_key",
     "value_bytes",
 ]
@@ -235,6 +236,16 @@ def _descriptions(written: Mapping[str, Buffer]) -> dict[str, int]:
         for key, data in written.items()
         if key.endswith(suffix)
     }
+
+
+def mask_metadata(layout: Layout) -> bytes:
+    """Return the Zarr metadata of the mask array, as `build` gives it."""
+    import zarr
+    from zarr.storage import MemoryStore
+
+    written: dict[str, Buffer] = {}
+    _create_masks(zarr.create_group(MemoryStore(store_dict=written), zarr_format=3), layout)
+    return written[f"{MASKS}/{ROOT}"].to_bytes()
 
 
 def _create_masks(group: zarr.Group, layout: Layout) -> None:

@@ -32,11 +32,12 @@ FLOORS = [
         "slabs",
         "guarded",
         "folder",
+        "session",
         "objects",
     ],
     ["schema", "source"],
     ["edition", "store", "summary"],
-    ["direct", "stage"],
+    ["direct", "transaction", "stage"],
     ["journal", "writer"],
     [
         "labels",
