@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from maskcube.segmentations import Segmentations
     from maskcube.summary import StoreInfo, info
     from maskcube.verification import verify
+    from maskcube.virtualization import VirtualReport, virtualize
 
 __all__ = [
     "BadMask",
@@ -66,6 +67,7 @@ __all__ = [
     "UpdateReport",
     "VerificationError",
     "VerificationReport",
+    "VirtualReport",
     "append",
     "contact_sheet",
     "convert",
@@ -78,6 +80,7 @@ __all__ = [
     "sample_dataset",
     "update",
     "verify",
+    "virtualize",
 ]
 
 _HOMES = {
@@ -87,6 +90,7 @@ _HOMES = {
     "StoreInfo": "summary",
     "UpdateReport": "report",
     "VerificationReport": "report",
+    "VirtualReport": "virtualization",
     "append": "growth",
     "contact_sheet": "plot",
     "convert": "conversion",
@@ -99,6 +103,7 @@ _HOMES = {
     "sample_dataset": "sample",
     "update": "correction",
     "verify": "verification",
+    "virtualize": "virtualization",
 }
 """Module of each public name; what is not here is in ``errors``."""
 

@@ -28,6 +28,7 @@ __all__ = [
     "STEPS",
     "Coordinate",
     "build",
+    "create_coordinate",
     "description_crc",
     "is_native",
     "mask_metadata",
@@ -210,7 +211,7 @@ def build(
     group = zarr.create_group(store, zarr_format=3)
     _create_masks(group, layout)
     for name, values in coordinates.items():
-        _create_coordinate(group, name, values)
+        create_coordinate(group, name, values)
     _create_runs(group, offsets, chunk_steps)
     whole = [*coordinates, OFFSETS]
     pieces = {name: Piece.of(written[f"{name}/c/0"].to_bytes()) for name in whole}
@@ -262,7 +263,8 @@ def _create_masks(group: zarr.Group, layout: Layout) -> None:
     )
 
 
-def _create_coordinate(group: zarr.Group, name: str, values: np.ndarray[Any, Any]) -> None:
+def create_coordinate(group: zarr.Group, name: str, values: np.ndarray[Any, Any]) -> None:
+    """Write a coordinate, (mask,), into a group."""
     coordinate = COORDINATES[name]
     array = group.create_array(
         name,

@@ -22,7 +22,7 @@ from maskcube.store import MaskStore
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["TransactionStage"]
+__all__ = ["TransactionStage", "commit_session"]
 
 
 class TransactionStage:
@@ -73,18 +73,7 @@ class TransactionStage:
         # The last line of the history, without its time, is what was done now.
         what = attributes["history"].splitlines()[-1].partition(" ")[2]
         n_masks = attributes["maskcube"]["counts"]["masks"]
-        self._commit(f"{what}; {n_masks:,} masks")
-
-    def _commit(self, message: str) -> None:
-        from icechunk import ConflictError
-
-        try:
-            self._place.session.commit(message)
-        except ConflictError as error:
-            raise StoreChanged(
-                f"{self.location} was committed to by somebody else since this session was opened;"
-                " nothing of it was written: run the same again in a new session"
-            ) from error
+        commit_session(self._place, f"{what}; {n_masks:,} masks")
 
     def clean(self) -> None:
         """Do nothing: plan and journal were never there."""
@@ -110,9 +99,28 @@ class TransactionStage:
         if session.read_only or not session.has_uncommitted_changes:
             return
         if error is None:
-            self._commit(f"{generator()}: repaired")
+            commit_session(self._place, f"{generator()}: repaired")
         else:
             self.discard()
+
+
+def commit_session(place: SessionObjects, message: str) -> None:
+    """Commit a session.
+
+    Raises
+    ------
+    StoreChanged
+        When somebody else has committed to its branch since it was opened.
+    """
+    from icechunk import ConflictError
+
+    try:
+        place.session.commit(message)
+    except ConflictError as error:
+        raise StoreChanged(
+            f"{place.location} was committed to by somebody else since this session was opened;"
+            " nothing of it was written: run the same again in a new session"
+        ) from error
 
 
 class _Waiting:

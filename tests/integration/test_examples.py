@@ -57,14 +57,22 @@ def test_there_are_examples() -> None:
     assert {f"maskcube.{verb}" for verb in verbs} <= shown
 
 
-def _blocks(language: str) -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def _blocks(language: str, page: str = "README.md") -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def test_the_python_of_the_readme_runs(place: Path) -> None:
     """All blocks one after the other, as a reader would type them, warnings as errors."""
-    code = "\n".join(_blocks("python"))
+    _run("README.md", place)
+
+
+def test_the_python_of_the_page_on_versions_runs(place: Path) -> None:
+    _run("docs/versioned-and-virtual.md", place)
+
+
+def _run(page: str, place: Path) -> None:
+    code = "\n".join(_blocks("python", page))
     assert "maskcube.convert(" in code
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
