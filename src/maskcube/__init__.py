@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from maskcube.segmentations import Segmentations
     from maskcube.summary import StoreInfo, info
     from maskcube.verification import verify
+    from maskcube.virtualization import VirtualReport, virtualize
 
 __all__ = [
     "AccessDenied",
@@ -70,6 +71,7 @@ __all__ = [
     "UpdateReport",
     "VerificationError",
     "VerificationReport",
+    "VirtualReport",
     "append",
     "contact_sheet",
     "convert",
@@ -82,6 +84,7 @@ __all__ = [
     "sample_dataset",
     "update",
     "verify",
+    "virtualize",
 ]
 
 _HOMES = {
@@ -91,6 +94,7 @@ _HOMES = {
     "StoreInfo": "summary",
     "UpdateReport": "report",
     "VerificationReport": "report",
+    "VirtualReport": "virtualization",
     "append": "growth",
     "contact_sheet": "plot",
     "convert": "conversion",
@@ -103,6 +107,7 @@ _HOMES = {
     "sample_dataset": "sample",
     "update": "correction",
     "verify": "verification",
+    "virtualize": "virtualization",
 }
 """Module of each public name; what is not here is in ``errors``."""
 

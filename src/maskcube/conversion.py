@@ -21,6 +21,7 @@ from maskcube.slabs import StrayPixels, rows_at_once
 from maskcube.source import MaskSource
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore
+from maskcube.transaction import TransactionStage
 from maskcube.writer import ShardWriter
 
 __all__ = ["convert", "finish_earlier", "refuse_faults", "write_shards"]
@@ -113,6 +114,8 @@ def convert(
         ) as masks,
         open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage,
     ):
+        if client is not None and isinstance(stage, TransactionStage):
+            stage.refuse_workers()
         rows = rows_at_once(masks.file, budget, n_workers)
         refuse_faults(masks, normalize=normalize, show=progress)
         plan = {

@@ -27,6 +27,7 @@ from maskcube.schema import (
     description_crc,
     shard_key,
 )
+from maskcube.session import can_hold
 from maskcube.store import MaskStore
 
 __all__ = ["description_faults", "has_runs", "has_true_copy"]
@@ -52,18 +53,20 @@ def description_faults(store: MaskStore) -> list[str]:
     if store.manifest.metadata and store.is_native(MASKS) and not has_true_copy(store):
         found.append(f"{COPY}, the copy of the root metadata, is missing or another one")
     packed = store.manifest.packed
-    if (
-        packed is not None
-        and store.is_native(MASKS)
-        and not is_piece(store.objects, PACKED, packed)
-    ):
+    is_expected = store.is_native(MASKS) and can_hold(store.objects, PACKED)
+    if packed is not None and is_expected and not is_piece(store.objects, PACKED, packed):
         found.append(f"{PACKED}, all coordinates in one object, is missing or another one")
     names = [MASKS, *COORDINATES, *((RUNS, STEPS, OFFSETS) if has_runs(store) else ())]
     return [*found, *filter(None, (_fault(store, name) for name in names))]
 
 
 def has_true_copy(store: MaskStore) -> bool:
-    """Whether the copy of the root metadata says the same of every piece and of every array."""
+    """Whether the copy of the root metadata says the same of every piece and of every array.
+
+    Where there can be none, nothing is to be said against it.
+    """
+    if not can_hold(store.objects, COPY):
+        return True
     if is_piece(store.objects, COPY, store.edition.identity):
         return True
     # Somebody may have added attributes or arrays to the root.

@@ -20,6 +20,7 @@ from maskcube.bucket import Bucket, MemoryBucket, UrlBucket
 from maskcube.errors import CorruptStore, InvalidOption, NotAMaskStore
 from maskcube.folder import WORK, Folder, reason, unreadable
 from maskcube.manifest import Piece
+from maskcube.session import SessionObjects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -297,6 +298,8 @@ def _open_object(store: StoreLike, *, read_only: bool) -> Objects:
     from zarr.abc.store import Store
     from zarr.storage import ObjectStore
 
+    if type(store).__module__.startswith("icechunk"):
+        return SessionObjects.open(store, read_only=read_only)
     if isinstance(store, Store):
         if store.read_only and not read_only:
             raise InvalidOption(f"store={store!r} can only be read: open it with read_only=False")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -15,10 +15,14 @@ from maskcube.coordinates import described, stored_variable
 from maskcube.errors import InvalidOption
 from maskcube.index import MaskIndex
 from maskcube.layout import DIMS, Layout
-from maskcube.objects import StoreLike
+from maskcube.objects import StoreLike, open_objects
 from maskcube.readers import open_reader
 from maskcube.schema import COORDINATES, INDEXED, MASK_ATTRIBUTES, MASKS
+from maskcube.session import SessionObjects
 from maskcube.store import MaskStore
+
+if TYPE_CHECKING:
+    from maskcube.virtual import VirtualMasks
 
 __all__ = [
     "Chunks",
@@ -105,7 +109,7 @@ def open_masks(
     Parameters
     ----------
     store : path, URL or zarr Store
-        A converted store.
+        A converted store, or one that `virtualize` has made, which has neither area nor crc32c.
     chunks : "auto", int, mapping or None
         dask chunks: ``"auto"`` for tasks of at most 32 MiB, or one for a small selection, and of
         one shard on a dask cluster; ``{}`` for one task a shard; a mapping of sizes, as in
@@ -141,7 +145,13 @@ def open_masks(
     >>> hands.any("mask").shape
     (1000, 1000)
     """
-    return masks_of(MaskStore.open(store, storage_options, ahead=True), chunks)
+    objects = open_objects(store, storage_options)
+    if isinstance(objects, SessionObjects):
+        from maskcube.virtual import VirtualMasks, is_virtual
+
+        if is_virtual(objects):
+            return _open_virtual(VirtualMasks(objects), chunks)
+    return masks_of(MaskStore(objects, ahead=True), chunks)
 
 
 def masks_of(opened: MaskStore, chunks: Chunks = "auto") -> xr.DataArray:
@@ -166,6 +176,24 @@ def masks_of(opened: MaskStore, chunks: Chunks = "auto") -> xr.DataArray:
         name = f"{MASKS}-{tokenize(opened.location, opened.edition.identity, wanted)}"
         chunked = masks.chunk(wanted, name=name)
     return dataset.assign({MASKS: chunked})[MASKS]
+
+
+def _open_virtual(masks: VirtualMasks, chunks: Chunks) -> xr.DataArray:
+    """Return masks that are in an HDF5; a task reads whole chunks of it."""
+    columns = masks.columns()
+    others = {
+        name: described(name, xr.Variable(DIMS[:1], values), masks.layout.shard_masks)
+        for name, values in columns.items()
+        if name not in INDEXED
+    }
+    catalog = Catalog.of_arrays({name: columns[name] for name in INDEXED})
+    dataset = mask_dataset(masks, catalog, others)
+    wanted = _chunk_sizes(chunks, masks.layout)
+    if wanted is None:
+        return dataset[MASKS]
+    if isinstance(wanted, dict) and not (isinstance(chunks, Mapping) and DIMS[0] in chunks):
+        wanted[DIMS[0]] = max(masks.chunks[0], masks.layout.task_masks)
+    return dataset.assign({MASKS: dataset.variables[MASKS].chunk(wanted)})[MASKS]
 
 
 def store_dataset(store: MaskStore, reader: MaskReader) -> xr.Dataset:

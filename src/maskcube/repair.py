@@ -42,6 +42,7 @@ from maskcube.parts import Part
 from maskcube.ragged import RunReader, step_chunks, step_key
 from maskcube.root import MOST_METADATA_BYTES, parsed_metadata
 from maskcube.schema import COORDINATES, COPY, OFFSETS, PACKED, ROOT, build, described, shard_key
+from maskcube.session import can_hold
 from maskcube.shards import ShardReader
 from maskcube.store import MaskStore
 from maskcube.writer import EncodedMask
@@ -234,7 +235,7 @@ def _others(store: MaskStore, parts: Sequence[Part]) -> _Made:
     pieces = {f"{name}/c/0": piece for name, piece in store.manifest.coordinates.items()}
     if runs is not None:
         pieces[f"{OFFSETS}/c/0"] = runs.offsets
-    if store.manifest.packed is not None:
+    if store.manifest.packed is not None and can_hold(store.objects, PACKED):
         pieces[PACKED] = store.manifest.packed
     root = store.objects.get(ROOT) or b""
     if store.manifest.metadata and not has_true_copy(store):

@@ -31,9 +31,11 @@ __all__ = [
     "STEPS",
     "Coordinate",
     "build",
+    "create_coordinate",
     "described",
     "description_crc",
     "is_native",
+    "mask_metadata",
     "shard_key",
     "value_bytes",
 ]
@@ -222,7 +224,7 @@ def build(
     group = zarr.create_group(store, zarr_format=3)
     _create_masks(group, layout)
     for name, values in coordinates.items():
-        _create_coordinate(group, name, values)
+        create_coordinate(group, name, values)
     _create_runs(group, offsets, chunk_steps)
     chunks = {name: written[f"{name}/c/0"].to_bytes() for name in (*COORDINATES, OFFSETS)}
     packed = b"".join(chunks[name] for name in COORDINATES)
@@ -256,6 +258,16 @@ def _descriptions(written: Mapping[str, Buffer]) -> dict[str, int]:
     }
 
 
+def mask_metadata(layout: Layout) -> bytes:
+    """Return the Zarr metadata of the mask array, as `build` gives it."""
+    import zarr
+    from zarr.storage import MemoryStore
+
+    written: dict[str, Buffer] = {}
+    _create_masks(zarr.create_group(MemoryStore(store_dict=written), zarr_format=3), layout)
+    return written[f"{MASKS}/{ROOT}"].to_bytes()
+
+
 def _create_masks(group: zarr.Group, layout: Layout) -> None:
     group.create_array(
         MASKS,
@@ -270,7 +282,8 @@ def _create_masks(group: zarr.Group, layout: Layout) -> None:
     )
 
 
-def _create_coordinate(group: zarr.Group, name: str, values: np.ndarray[Any, Any]) -> None:
+def create_coordinate(group: zarr.Group, name: str, values: np.ndarray[Any, Any]) -> None:
+    """Write a coordinate, (mask,), into a group."""
     coordinate = COORDINATES[name]
     array = group.create_array(
         name,

@@ -35,7 +35,9 @@ from maskcube.objects import (
 )
 from maskcube.root import MOST_METADATA_BYTES
 from maskcube.schema import NODES, ROOT
+from maskcube.session import SessionObjects
 from maskcube.store import MaskStore
+from maskcube.transaction import TransactionStage
 
 __all__ = ["Stage", "open_stage"]
 
@@ -121,7 +123,8 @@ class LocalStage:
             self._check_target()
 
     def _check_target(self) -> None:
-        if not _is_movable(self.target):
+        # A root cannot be moved, nor a place where something is mounted.
+        if not self.target.name or self.target.is_mount():
             raise StoreExists(f"{self.target} is no place for a store: give a new folder in it")
         is_ours = (self.partial / WORK).is_dir() and not self.partial.is_symlink()
         if _taken(self.partial) and not is_ours:
@@ -277,12 +280,9 @@ def open_stage(
         if not overwrite:
             raise StoreExists(f"{objects.location} holds a Zarr group{_advice(objects)}")
         _mask_store(objects)
+    if isinstance(objects, SessionObjects):
+        return TransactionStage(objects, overwrite=overwrite)
     return DirectStage(objects, overwrite=overwrite, revise=revise)
-
-
-def _is_movable(target: Path) -> bool:
-    """Whether a folder can be moved to `target`: it is no root and nothing is mounted there."""
-    return bool(target.name) and not target.is_mount()
 
 
 def _taken(target: Path) -> bool:

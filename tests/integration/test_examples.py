@@ -58,7 +58,15 @@ def test_there_are_examples() -> None:
 
 def test_the_python_of_the_readme_runs(place: Path) -> None:
     """All blocks one after the other, as a reader would type them, warnings as errors."""
-    code = "\n".join(blocks("README.md", "python"))
+    _run("README.md", place)
+
+
+def test_the_python_of_the_page_on_versions_runs(place: Path) -> None:
+    _run("docs/versioned-and-virtual.md", place)
+
+
+def _run(page: str, place: Path) -> None:
+    code = "\n".join(blocks(page, "python"))
     assert "maskcube.convert(" in code
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
