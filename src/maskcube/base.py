@@ -15,8 +15,9 @@ from maskcube.boundaries import steps_of
 from maskcube.codec import DamagedBytes, checksum, decode_chunk, encode_steps
 from maskcube.commit import Origin, commit
 from maskcube.encoded import EncodedShard
+from maskcube.entry import Entry
 from maskcube.errors import CorruptMask, CorruptStore, NotAMaskStore, listed
-from maskcube.journal import Entry, Journal
+from maskcube.journal import Journal
 from maskcube.layout import Block, Layout
 from maskcube.manifest import APPEND, REPAIR, UPDATE
 from maskcube.ragged import RunReader

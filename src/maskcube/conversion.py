@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from maskcube.cluster import Cluster
 from maskcube.commit import Origin, commit
-from maskcube.errors import SourceError, missing
-from maskcube.journal import Entry, Journal
-from maskcube.layout import Block, Layout, blocks, memory_bytes, worker_count
+from maskcube.entry import Entry
+from maskcube.errors import SourceError
+from maskcube.journal import Journal
+from maskcube.layout import Block, Layout, memory_bytes, worker_count
 from maskcube.manifest import CONVERT
 from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
@@ -21,7 +23,6 @@ from maskcube.slabs import StrayPixels, rows_at_once
 from maskcube.source import MaskSource
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore
-from maskcube.transaction import TransactionStage
 from maskcube.writer import ShardWriter
 
 __all__ = ["convert", "finish_earlier", "refuse_faults", "write_shards"]
@@ -69,10 +70,10 @@ def convert(
     sha256 : str, optional
         SHA-256 of the HDF5, as its publisher gives it: another file is refused.
     workers : int, optional
-        Threads that encode; one for each core by default.
+        Threads that encode; one for each core by default, one for each task of a client.
     memory : str or int
         Most memory that the process may take, in bytes or as a text like ``"1GiB"``; with a
-        client, each of its workers.
+        client, each of its workers, however many tasks it has at once.
     client : distributed.Client, optional
         Convert on its workers, which must see the source and the target under the same paths or
         URLs. They are told how to reach these, credentials among it.
@@ -107,15 +108,18 @@ def convert(
     24
     """
     started = time.monotonic()
-    budget, n_workers = memory_bytes(memory), worker_count(workers)
+    budget, cluster = memory_bytes(memory), None if client is None else Cluster(client)
+    # Its other tasks keep the other cores of a worker busy.
+    n_workers = worker_count(workers if cluster is None else workers or 1)
     with (
         MaskSource(
             source, metadata, allow_duplicates=allow_duplicates, options=source_options
         ) as masks,
         open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage,
     ):
-        if client is not None and isinstance(stage, TransactionStage):
-            stage.refuse_workers()
+        if cluster is not None:
+            cluster.check_reach(stage.place)
+            budget = cluster.task_bytes(budget)
         rows = rows_at_once(masks.file, budget, n_workers)
         refuse_faults(masks, normalize=normalize, show=progress)
         plan = {
@@ -131,12 +135,16 @@ def convert(
             stage.prepare()
             journal = Journal.begin(stage, plan, anew=overwrite)
             writer = ShardWriter(masks.file, journal, rows, n_workers, normalize=normalize)
-            n_resumed = write_shards(writer, masks, stage, client=client, show=progress)
+            n_resumed = write_shards(writer, masks, stage, cluster=cluster, show=progress)
             commit(journal, masks.coordinates(), _origin(journal.plan))
             stage.promote()
             stage.clean()
         report = ConversionReport.of(
-            MaskStore(stage.place), masks, n_resumed=n_resumed, started=started
+            MaskStore(stage.place),
+            masks,
+            n_resumed=n_resumed,
+            started=started,
+            workers={} if cluster is None else cluster.peaks,
         )
     if progress:
         print(report)  # noqa: T201 - asked for
@@ -164,7 +172,7 @@ def write_shards(
     masks: MaskSource,
     stage: Stage,
     *,
-    client: Any = None,  # noqa: ANN401 - distributed is an optional library
+    cluster: Cluster | None = None,
     show: bool,
 ) -> int:
     """Write the shards that are not finished; return how many an earlier run had finished.
@@ -180,7 +188,12 @@ def write_shards(
     with mask_bar(masks.layout.n_masks, "converting", show=show) as bar:
         bar.update(sum(len(writer.of_source(rows)) for rows in resumed))
         try:
-            _write(writer, list(_unfinished(layout, finished)), client, bar.update)
+            spans = list(_unfinished(layout, finished))
+            if cluster is not None:
+                cluster.write(writer, spans, bar.update)
+            else:
+                for span in spans:
+                    writer.write(span, bar.update)
         except (StrayPixels, SourceError) as error:
             pixel_faults = _pixel_faults(masks, normalize=writer.normalize, show=show)
             if not pixel_faults:
@@ -206,41 +219,6 @@ def _unfinished(layout: Layout, finished: Mapping[int, Entry]) -> Iterator[Block
         elif start is not None:
             yield Block(start, layout.shard_rows(shard - 1).stop)
             start = None
-
-
-def _write(
-    writer: ShardWriter,
-    spans: list[Block],
-    client: Any,  # noqa: ANN401 - distributed is an optional library
-    told: Callable[[int], object],
-) -> None:
-    """Write the shards of all spans, here or on a client's workers; a shard has one writer."""
-    if client is None:
-        for span in spans:
-            writer.write(span, told)
-        return
-    try:
-        from distributed import as_completed, wait
-    except ImportError:
-        raise missing("distributed", "cluster", "client=") from None
-
-    size = writer.task_shards * writer.journal.layout.shard_masks
-    parts = [part for span in spans for part in blocks(span.start, span.stop, size)]
-    files = writer.file.parts([writer.of_source(part) for part in parts])
-    futures = client.map(_write_part, [writer.reading(file) for file in files], parts, pure=False)
-    try:
-        for future in as_completed(futures):
-            told(future.result())
-    except (StrayPixels, SourceError):
-        # The caller will delete what was written: nobody may be writing then.
-        wait(futures)
-        raise
-    finally:
-        client.cancel(futures)
-
-
-def _write_part(writer: ShardWriter, part: Block) -> int:
-    return writer.write(part)
 
 
 def _origin(plan: dict[str, Any]) -> Origin:

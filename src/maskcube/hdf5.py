@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import copy
 import os
+import socket
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -110,6 +111,12 @@ class MaskFile:
             if self._size is None:
                 raise SourceNotFound(str(self.path), ["no HDF5 there"])
         return self._size
+
+    def check_is_there(self) -> None:
+        """Raise `SourceNotFound` if the file cannot be seen: a worker may be elsewhere."""
+        if isinstance(self.path, Path) and not self.path.is_file():
+            fault = f"cannot be seen from {socket.gethostname()}: give a path or a URL that can"
+            raise SourceNotFound(str(self.path), [fault])
 
     @property
     def grid(self) -> Grid:

@@ -7,20 +7,17 @@ unfinished run with the same plan is continued, with another plan refused.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import socket
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from maskcube.codec import EncodedSteps, Steps, decode_steps
+from maskcube.entry import Entry
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout, blocks
-from maskcube.manifest import APPEND, CONVERT, REPAIR, UPDATE, Piece
+from maskcube.manifest import APPEND, CONVERT, REPAIR, UPDATE
 from maskcube.objects import ENTRIES, PLAN, Objects, get_at_most, is_piece
 from maskcube.root import MOST_METADATA_BYTES, parsed_metadata
 from maskcube.schema import ROOT, shard_key
@@ -28,67 +25,13 @@ from maskcube.stage import Stage
 from maskcube.store import MaskStore
 from maskcube.threads import spread
 
-__all__ = ["Entry", "Journal"]
+__all__ = ["Journal"]
 
 _MOST_JSON_BYTES = 2**30
 """Of an entry: that of 64 masks of noise is some 100 MB."""
 
 _INCIDENTAL = {"created", "base", "layout"}
 """What the plan of a finished change may differ in: done again, it would begin where it ended."""
-
-
-class Entry(NamedTuple):
-    """A finished shard, and what was found in its masks."""
-
-    piece: Piece
-    """Size and checksum of the shard's bytes."""
-    areas: list[int]
-    """Pixels that are 1, for each of its masks."""
-    crcs: list[int]
-    """CRC-32C of the pixels, for each of its masks."""
-    counts: list[int]
-    """Boundaries of runs, for each of its masks."""
-    steps: tuple[Steps, ...]
-    """The boundaries of all its masks: their steps, in as many parts as were encoded."""
-
-    def to_json(self, plan: str) -> dict[str, Any]:
-        """Return the same as plain JSON types, with the plan it is of, and a checksum."""
-        steps = [(part.n_steps, base64.b64encode(part.encoded()).decode()) for part in self.steps]
-        record = {**self._asdict(), "steps": steps, "plan": plan}
-        return {**record, "crc32": zlib.crc32(_to_json(record))}
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any], plan: str) -> Entry:
-        """Return an entry as it was written; KeyError, TypeError or ValueError if it was not."""
-        written = found.pop("crc32")
-        if zlib.crc32(_to_json(found)) != written:
-            raise ValueError("its checksum differs")
-        if found["plan"] != plan:
-            raise ValueError("it is of another plan")
-        return cls(
-            Piece(*found["piece"]),
-            list(found["areas"]),
-            list(found["crcs"]),
-            list(found["counts"]),
-            tuple(
-                EncodedSteps(n_steps, base64.b64decode(data, validate=True))
-                for n_steps, data in found["steps"]
-            ),
-        )
-
-    def fits(self, n_masks: int, mask_bytes: int) -> bool:
-        """Whether it can be that of so many masks of this size; DamagedBytes if it is damaged."""
-        each = (self.areas, mask_bytes), (self.crcs, 2**32 - 1), (self.counts, mask_bytes + 1)
-        n_steps = [part.n_steps for part in self.steps]
-        if (
-            not all(len(values) == n_masks and _are_counts(values, most) for values, most in each)
-            or not _are_counts(n_steps, sum(self.counts))
-            or sum(n_steps) != sum(self.counts)
-        ):
-            return False
-        for part in self.steps:
-            decode_steps(part.encoded(), np.empty(part.n_steps, np.int32))
-        return True
 
 
 class Journal:
@@ -118,10 +61,12 @@ class Journal:
         self.location = location
         self.layout = Layout(**plan["layout"])
         self._kept = kept or {}
+        self._is_elsewhere = False
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever writes shards elsewhere need not know those that stay: they may be large.
-        return {**self.__dict__, "_kept": {}}
+        # Whoever writes shards elsewhere need not know those that stay, which may be large, but has
+        # to look whether they are wanted any more.
+        return {**self.__dict__, "_kept": {}, "_is_elsewhere": True}
 
     @property
     def kept(self) -> Collection[int]:
@@ -198,6 +143,8 @@ class Journal:
         StoreExists
             When somebody else, with another plan, is writing to the same place by now.
         """
+        if self._is_elsewhere:
+            self.check_is_ours()
         self._write(shard_key(shard), data)
         self._write(_entry_key(shard), _to_json(entry.to_json(self._digest)))
 
@@ -221,7 +168,13 @@ class Journal:
         StoreExists
             When it is not.
         """
-        if _begun(self.objects) != self.plan:
+        begun = _begun(self.objects)
+        if begun is None:
+            raise StoreExists(
+                f"{self.location}: its plan is gone: another process has finished it or given it"
+                f" up, or what is there cannot be seen from {socket.gethostname()}"
+            )
+        if begun != self.plan:
             raise StoreExists(f"{self.location}: another process has begun to write it meanwhile")
 
     @cached_property
@@ -293,10 +246,6 @@ class Journal:
 
 def _entry_key(shard: int) -> str:
     return f"{ENTRIES}/{shard}.json"
-
-
-def _are_counts(values: Iterable[object], most: int) -> bool:
-    return all(type(value) is int and 0 <= value <= most for value in values)
 
 
 def _in_the_way(

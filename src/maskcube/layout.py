@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from maskcube.errors import InvalidOption
 
-__all__ = ["DIMS", "FOLDER", "Block", "Layout", "block_rows", "memory_bytes", "worker_count"]
+__all__ = [
+    "DIMS",
+    "FOLDER",
+    "Block",
+    "Layout",
+    "block_rows",
+    "memory_bytes",
+    "shared_bytes",
+    "worker_count",
+]
 
 DIMS = ("mask", "y", "x")
 
@@ -113,6 +122,11 @@ def memory_bytes(memory: str | int) -> int:
         raise InvalidOption(
             f"memory={memory!r} is no number of bytes: say for example memory='1GiB'"
         ) from None
+
+
+def shared_bytes(memory: int, n_tasks: int) -> int:
+    """Return what each of some tasks in a process may take, as `block_rows` counts it."""
+    return min(memory, _PROCESS_BYTES + (memory - _PROCESS_BYTES) // n_tasks)
 
 
 def block_rows(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskcube.errors import listed
@@ -38,10 +38,18 @@ class ConversionReport:
     """Number of files or objects in the store."""
     seconds: float
     """Wall time."""
+    workers: Mapping[str, int] = field(default_factory=dict)
+    """Most memory that each worker of a client has taken, in bytes, by its name."""
 
     @classmethod
     def of(
-        cls, store: MaskStore, masks: MaskSource, *, n_resumed: int | None, started: float
+        cls,
+        store: MaskStore,
+        masks: MaskSource,
+        *,
+        n_resumed: int | None,
+        started: float,
+        workers: Mapping[str, int] | None = None,
     ) -> ConversionReport:
         """Return the report on a store that a source has just gone into.
 
@@ -55,6 +63,8 @@ class ConversionReport:
             Shards that an earlier run had finished; None when that was all of them.
         started : float
             When it began, by the monotonic clock.
+        workers : mapping of str to int, optional
+            Most memory that each worker has taken.
         """
         sizes, n_shards = _sizes(store), store.layout.n_shards
         return cls(
@@ -67,6 +77,7 @@ class ConversionReport:
             store_bytes=sum(sizes),
             n_objects=len(sizes),
             seconds=time.monotonic() - started,
+            workers=dict(workers or {}),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -82,8 +93,14 @@ class ConversionReport:
             f"{self.location}: {added}{self.n_masks:,} masks of {self.n_images:,} images and"
             f" {self.n_nouns:,} nouns in {self.n_shards:,} shards{resumed};"
             f" {self.store_bytes / 1e6:,.1f} MB in {self.n_objects:,} files{ratio};"
-            f" {self.seconds:.1f} s, {self.n_added / self.seconds:,.0f} masks/s"
+            f" {self.seconds:.1f} s, {self.n_added / self.seconds:,.0f} masks/s{self._memory()}"
         )
+
+    def _memory(self) -> str:
+        if not self.workers:
+            return ""
+        n_workers = "1 worker" if len(self.workers) == 1 else f"{len(self.workers):,} workers"
+        return f"; {n_workers}, at most {max(self.workers.values()) / 2**20:,.0f} MiB each"
 
 
 @dataclass(frozen=True, kw_only=True)

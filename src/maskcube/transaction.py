@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
-from maskcube.errors import CorruptStore, InvalidOption, StoreChanged, StoreExists
+from maskcube.errors import CorruptStore, StoreChanged, StoreExists
 from maskcube.layout import Layout
 from maskcube.objects import PLAN, Objects
 from maskcube.provenance import generator
@@ -82,13 +82,6 @@ class TransactionStage:
         """Take back what was written: the session is as it was opened."""
         self._place.session.discard_changes()
         self._waiting.forget()
-
-    def refuse_workers(self) -> None:
-        """Raise `InvalidOption`: a session cannot be shared by those that write to it."""
-        raise InvalidOption(
-            f"client= is not for {self.location}: a session that can write stays in its process;"
-            " leave it out"
-        )
 
     def __enter__(self) -> Self:
         return self

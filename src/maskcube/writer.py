@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from maskcube.boundaries import steps_of
 from maskcube.codec import EncodedSteps, checksum, encode_mask, pack_shard
+from maskcube.entry import Entry
 from maskcube.hdf5 import MaskFile
-from maskcube.journal import Entry, Journal
+from maskcube.journal import Journal
 from maskcube.layout import Block, blocks
 from maskcube.manifest import Piece
 from maskcube.slabs import Slab, open_slab

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import obstore
 import pytest
 from reference import Source, write_files, write_source
+from servers import SeaweedFS
+from zarr.storage import MemoryStore
 
 import maskcube
 
@@ -28,6 +36,8 @@ def client() -> Iterator[Client]:
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit="1GiB",
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -76,3 +86,159 @@ def test_damage_reaches_the_caller(client: Any, small_store: Path, tmp_path: Pat
         warnings.simplefilter("ignore")
         with pytest.raises(maskcube.CorruptMask, match="shard 1: it is missing"):
             client.compute(masks.sum()).result()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return write_source(tmp_path_factory.mktemp("source"), n_masks=6000, chunks=(1, 24, 20))
+
+
+@pytest.fixture(scope="module")
+def local(source: Source, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Return every object of the store that a conversion makes here."""
+    folder = tmp_path_factory.mktemp("local") / "masks.zarr"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        maskcube.convert(source.folder, folder, progress=False)
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+class TestInABucket:
+    """What workers write and read by themselves."""
+
+    def convert(
+        self, seaweed: SeaweedFS, source: Source, client: Any
+    ) -> tuple[maskcube.ConversionReport, dict[str, bytes]]:
+        bucket = seaweed.new_bucket()
+        report = maskcube.convert(
+            source.folder,
+            seaweed.url(bucket, "masks.zarr"),
+            storage_options=seaweed.options,
+            client=client,
+            memory="1GiB",
+            progress=False,
+        )
+        return report, objects_of(seaweed.obstore(bucket, "masks.zarr"))
+
+    def test_as_a_local_conversion(
+        self,
+        client: Any,
+        seaweed: SeaweedFS,
+        source: Source,
+        local: dict[str, bytes],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        report, found = self.convert(seaweed, source, client)
+        assert found == local
+        assert len(report.workers) == 2
+        assert max(report.workers.values()) < 2**30
+        assert "2 workers, at most" in str(report)
+
+    def test_workers_that_are_killed(
+        self,
+        client: Any,
+        seaweed: SeaweedFS,
+        source: Source,
+        local: dict[str, bytes],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        killed: list[int] = []
+        killer = threading.Thread(target=_kill_twice, args=(client, killed))
+        killer.start()
+        _, found = self.convert(seaweed, source, client)
+        killer.join()
+        assert len(killed) == 2
+        assert found == local
+
+    def test_a_scan(self, client: Any, seaweed: SeaweedFS, source: Source) -> None:
+        bucket = seaweed.new_bucket()
+        url = seaweed.url(bucket, "masks.zarr")
+        maskcube.convert(source.folder, url, storage_options=seaweed.options, progress=False)
+        masks = maskcube.open_masks(url, storage_options=seaweed.options)
+        assert masks.chunksizes["mask"][0] == 64
+        killed: list[int] = []
+        killer = threading.Thread(target=_kill_twice, args=(client, killed))
+        killer.start()
+        areas = client.compute(masks.sum(("y", "x"))).result()
+        killer.join()
+        assert len(killed) == 2
+        np.testing.assert_array_equal(areas, source.masks.sum(axis=(1, 2)))
+
+
+def _kill_twice(client: Any, killed: list[int]) -> None:
+    """Kill a worker as soon as it is at work, and then another one, or the one in its place."""
+    until = time.monotonic() + 60
+    while len(killed) < 2 and time.monotonic() < until:
+        busy = [address for address, keys in client.processing().items() if keys]
+        nannies = client.cluster.workers.values()
+        pids = {nanny.pid for nanny in nannies if nanny.worker_address in busy} - {*killed, None}
+        if pids:
+            os.kill(min(pids), signal.SIGKILL)
+            killed.append(min(pids))
+
+
+def objects_of(store: Any) -> dict[str, bytes]:
+    return {
+        found["path"]: bytes(obstore.get(store, found["path"]).bytes())
+        for part in obstore.list(store)
+        for found in part
+    }
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("given", [5, False, "tcp://127.0.0.1:1"], ids=repr)
+    def test_what_is_no_client(self, given: Any, tmp_path: Path, small: Source) -> None:
+        with pytest.raises(maskcube.InvalidOption, match=r"give a distributed\.Client"):
+            maskcube.convert(small.folder, tmp_path / "z", client=given, progress=False)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_cluster_is_no_client(self, client: Any, tmp_path: Path, small: Source) -> None:
+        with pytest.raises(maskcube.InvalidOption, match=r"of a cluster Client\(cluster\)"):
+            maskcube.convert(small.folder, tmp_path / "z", client=client.cluster, progress=False)
+
+    def test_a_client_that_is_closed(self, client: Any, tmp_path: Path, small: Source) -> None:
+        from distributed import Client
+
+        closed = Client(client.scheduler.address)
+        closed.close()
+        with pytest.raises(maskcube.InvalidOption, match="is closed: give one that is connected"):
+            maskcube.convert(small.folder, tmp_path / "z", client=closed, progress=False)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        "place", [MemoryStore(), obstore.store.MemoryStore(), "memory://of/this/process"], ids=repr
+    )
+    def test_the_memory_of_this_process(self, client: Any, place: Any, small: Source) -> None:
+        with pytest.raises(maskcube.InvalidOption, match=r"memory of (this|one) process"):
+            maskcube.convert(small.folder, place, client=client, progress=False)
+
+
+def test_a_shard_is_not_written_for_somebody_else(tmp_path: Path) -> None:
+    """A worker that nobody waits for any more stops as soon as its plan is not the one there."""
+    from maskcube.entry import Entry
+    from maskcube.journal import Journal
+    from maskcube.manifest import Piece
+    from maskcube.stage import open_stage
+
+    plan = {"action": "convert", "layout": {"n_masks": 150, "height": 24, "width": 20}}
+    entry = Entry(Piece.of(b"x"), [], [], [], ())
+    with open_stage(tmp_path / "z") as stage:
+        journal = Journal.begin(stage, plan)
+        elsewhere: Journal = pickle.loads(pickle.dumps(journal))  # noqa: S301 - our own
+        elsewhere.write(0, b"x", entry)
+        stage.discard()
+        for who in (journal, elsewhere):
+            with pytest.raises(maskcube.StoreExists, match="its plan is gone"):
+                who.check_is_ours()
+        with pytest.raises(maskcube.StoreExists, match="its plan is gone"):
+            elsewhere.write(1, b"x", entry)
+        assert not stage.objects.size("masks/c/1/0/0")
+        Journal.begin(stage, {**plan, "license": "another"})
+        with pytest.raises(maskcube.StoreExists, match="has begun to write it meanwhile"):
+            elsewhere.write(1, b"x", entry)

@@ -203,8 +203,11 @@ def test_a_fork_and_a_repository_are_refused(small: Source, full: icechunk.Repos
 
 
 def test_a_cluster_is_refused(small: Source, repo: icechunk.Repository) -> None:
-    with pytest.raises(maskcube.InvalidOption, match="client= is not for icechunk branch 'main'"):
-        maskcube.convert(small.folder, _writable(repo), client=object(), progress=False)
+    from distributed import Client
+
+    refused = pytest.raises(maskcube.InvalidOption, match="a session that can write stays")
+    with Client(processes=False, n_workers=1, dashboard_address=None) as client, refused:
+        maskcube.convert(small.folder, _writable(repo), client=client, progress=False)
     assert not _messages(repo)
 
 

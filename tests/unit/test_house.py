@@ -45,7 +45,7 @@ FLOORS = [
     ["files", "schema", "root", "packed", "source"],
     ["edition", "store", "summary"],
     ["direct", "transaction", "stage"],
-    ["journal", "writer"],
+    ["entry", "journal", "writer", "cluster"],
     [
         "labels",
         "catalog",
