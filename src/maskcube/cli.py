@@ -44,11 +44,40 @@ def main() -> None:
     """Object masks of LAION-fMRI: HDF5 and CSV to a chunked Zarr store, and out of it."""
 
 
+def _options(
+    _: click.Context, __: click.Parameter, given: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Return KEY=VALUE pairs as a dict; a value may be secret, so no message repeats it."""
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter("give each as KEY=VALUE")
+        is_count = name == "max_concurrency" and value.isdecimal()
+        found[name] = int(value) if is_count else {"true": True, "false": False}.get(value, value)
+    return found or None
+
+
+def _reach(what: str, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option that says how to reach what is at a URL."""
+    return click.option(
+        f"--{name}-option",
+        f"{name}_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_options,
+        help=f"How to reach a {what} at a URL, as in anon=true; may be repeated. Keys are better"
+        " kept in the environment.",
+    )
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 metadata = click.option("--metadata", metavar="CSV", help="The CSV, if not beside the HDF5.")
 workers = click.option("--workers", type=int, help="Threads; one for each core by default.")
 images = click.option("--image", "image", multiple=True, help="Only this image; may be repeated.")
+reach = _reach("store", "storage")
+reach_source = _reach("source", "source")
 nouns = click.option("--noun", "noun", multiple=True, help="Only this noun; may be repeated.")
 
 
@@ -63,6 +92,8 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--allow-duplicates", is_flag=True, help="Accept equal labels."),
         click.option("--normalize", is_flag=True, help="Take every pixel but 0 as 1."),
         metadata,
+        reach_source,
+        reach,
         click.argument("store"),
         click.argument("source"),
     ):
@@ -108,8 +139,11 @@ def append(source: str, store: str, *, quiet: bool, as_json: bool, **options: An
 @click.argument("noun")
 @click.argument("mask", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--instance", type=int, required=True, help="Which one; 0 scored highest.")
+@reach
 @as_json
-def update(store: str, image: str, noun: str, mask: Path, *, instance: int, as_json: bool) -> None:
+def update(
+    store: str, image: str, noun: str, mask: Path, *, instance: int, as_json: bool, **options: Any
+) -> None:
     """Replace a mask of STORE by MASK, whose old pixels are not kept.
 
     MASK is a .npy of (y, x), 1 where the object is and 0 elsewhere, or a .png, white on black.
@@ -117,17 +151,19 @@ def update(store: str, image: str, noun: str, mask: Path, *, instance: int, as_j
     from maskcube.correction import update as run
 
     with _resumable(store):
-        _print(run(store, image, noun, instance, _load(mask)), as_json=as_json)
+        report = run(store, image, noun, instance, _load(mask), **options)
+    _print(report, as_json=as_json)
 
 
 @main.command()
 @click.argument("store")
+@reach
 @as_json
-def info(store: str, *, as_json: bool) -> None:
+def info(store: str, *, as_json: bool, **options: Any) -> None:
     """Print what STORE says of itself."""
     from maskcube.summary import info as run
 
-    _print(run(store), as_json=as_json)
+    _print(run(store, **options), as_json=as_json)
 
 
 @main.command()
@@ -140,6 +176,8 @@ def info(store: str, *, as_json: bool) -> None:
 @click.option("--metadata", multiple=True, metavar="CSV", help="Its CSV, if not beside the HDF5.")
 @click.option("--repair", is_flag=True, help="First make what is damaged again, if it can be.")
 @workers
+@reach_source
+@reach
 @quiet
 @as_json
 def verify(store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
@@ -155,14 +193,22 @@ def verify(store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
 @click.argument("noun", required=False)
 @click.option("--instance", default=0, show_default=True, help="Which one; 0 scored highest.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Save it as .png or .npy.")
+@reach
 @as_json
 def get(
-    store: str, image: str, noun: str | None, instance: int, output: Path | None, *, as_json: bool
+    store: str,
+    image: str,
+    noun: str | None,
+    instance: int,
+    output: Path | None,
+    *,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Get the mask of IMAGE and NOUN from STORE; without NOUN list what the image shows."""
     from maskcube.segmentations import Segmentations
 
-    with Segmentations(store) as segmentations:
+    with Segmentations(store, **options) as segmentations:
         if noun is None and output is not None:
             raise InvalidOption("--output saves one mask: give its noun")
         if noun is None and segmentations.has_image(image):
@@ -185,15 +231,23 @@ def get(
 @images
 @nouns
 @click.option("--sheet", is_flag=True, help="A contact sheet instead of one overlay.")
+@reach
 def plot(
-    store: str, output: Path, image: tuple[str, ...], noun: tuple[str, ...], *, sheet: bool
+    store: str,
+    output: Path,
+    image: tuple[str, ...],
+    noun: tuple[str, ...],
+    *,
+    sheet: bool,
+    **options: Any,
 ) -> None:
     """Draw masks of STORE to the picture OUTPUT (.png, .pdf, .svg)."""
     from maskcube.plot import contact_sheet, overlay
     from maskcube.reader import open_masks
 
     wanted = {"image": list(image), "noun": list(noun)}
-    masks = open_masks(store, chunks=None).sel({key: ask for key, ask in wanted.items() if ask})
+    opened = open_masks(store, chunks=None, **options)
+    masks = opened.sel({key: ask for key, ask in wanted.items() if ask})
     if not sheet and len(image) != 1:
         raise InvalidOption("an overlay shows one image: give one --image, or --sheet")
     figure = contact_sheet(masks) if sheet else cast("Figure", overlay(masks).figure)
@@ -216,9 +270,13 @@ def _resumable(store: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        kept = (
+            "what is finished is there, and no store until all is"
+            if "://" in store
+            else f"{store} stays as it is until then, what is finished is in {store}.partial"
+        )
         raise click.ClickException(
-            f"interrupted; run the same command again to resume ({store} stays as it is until then,"
-            f" what is finished is in {store}.partial)"
+            f"interrupted; run the same command again to resume ({kept})"
         ) from None
 
 
@@ -231,7 +289,9 @@ def _as_options(message: str) -> str:
     'masks.zarr exists; --overwrite would replace it'
     """
     keywords = r"\b(overwrite|normalize|allow_duplicates|repair)=True"
-    return re.sub(keywords, lambda found: f"--{found[1].replace('_', '-')}", message)
+    message = re.sub(keywords, lambda found: f"--{found[1].replace('_', '-')}", message)
+    message = re.sub(r"storage_options=\{'(\w+)': '...'\}", r"--storage-option \1=...", message)
+    return message.replace("anon=False", "--storage-option anon=false")
 
 
 def _plain(record: dict[Any, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reference import Source, write_source
+from servers import SeaweedFS
 
 import maskcube
 
@@ -186,3 +187,31 @@ def test_version_and_help() -> None:
     for command in ("convert", "info", "verify", "get", "plot", "demo"):
         assert command in succeed("--help")
         assert "Usage:" in succeed(command, "--help")
+
+
+class TestBuckets:
+    def test_a_life(self, seaweed: SeaweedFS, small: Source) -> None:
+        url = seaweed.url(seaweed.new_bucket(), "masks.zarr")
+        reach = [
+            word
+            for name, value in seaweed.options.items()
+            for word in ("--storage-option", f"{name}={value}")
+        ]
+        assert "150 masks" in succeed("convert", small.folder, url, "--quiet", *reach)
+        assert json.loads(succeed("info", url, "--json", *reach))["n_masks"] == 150
+        assert "equal to" in succeed("verify", url, "--source", small.folder, "--quiet", *reach)
+        image, noun = small.table[["image_name", "noun"]].to_numpy()[0]
+        assert "area: " in succeed("get", url, image, noun, *reach)
+        told = fail("info", f"{url}/no", *reach)
+        assert "no mask store at" in told
+        assert "secret" not in told
+
+    def test_what_is_no_pair(self) -> None:
+        told = fail("info", "s3://bucket/z", "--storage-option", "my-secret", code=2)
+        assert "KEY=VALUE" in told
+        assert "my-secret" not in told
+
+    def test_nobody(self, seaweed: SeaweedFS) -> None:
+        url = seaweed.url(seaweed.new_bucket(), "masks.zarr")
+        told = fail("info", url, "--storage-option", f"endpoint_url={seaweed.endpoint}")
+        assert "--storage-option anon=false" in told
