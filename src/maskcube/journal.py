@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,7 @@ from maskcube.entry import Entry
 from maskcube.errors import CorruptStore, StoreExists
 from maskcube.layout import Layout, blocks
 from maskcube.manifest import APPEND, CONVERT, REPAIR, UPDATE
-from maskcube.objects import ENTRIES, PLAN, Objects, get_at_most, is_piece
+from maskcube.objects import ATTEMPTS, ENTRIES, PLAN, Objects, get_at_most, is_piece
 from maskcube.root import MOST_METADATA_BYTES, parsed_metadata
 from maskcube.schema import ROOT, shard_key
 from maskcube.stage import Stage
@@ -184,28 +185,27 @@ class Journal:
     def finished(self) -> dict[int, Entry]:
         """Return the finished shards whose bytes are there in the recorded size."""
         there = set(self.objects.keys(f"{ENTRIES}/"))
-        shards = [
-            shard
-            for shard in range(self.layout.n_shards)
-            if shard not in self._kept and _entry_key(shard) in there
-        ]
-        found = spread(self._entry, shards, self.objects.max_concurrency)
-        entries = {
-            shard: entry for shard, entry in zip(shards, found, strict=True) if entry is not None
-        }
-        return {**self._kept, **entries}
+        return self._entries(
+            [shard for shard in range(self.layout.n_shards) if _entry_key(shard) in there]
+        )
+
+    def _entries(self, shards: Sequence[int]) -> dict[int, Entry]:
+        """Return the entries of these shards that are there, and those of all that stay."""
+        asked = [shard for shard in shards if shard not in self._kept]
+        found = spread(self._entry, asked, self.objects.max_concurrency)
+        entries = zip(asked, found, strict=True)
+        return {**self._kept, **{shard: entry for shard, entry in entries if entry is not None}}
 
     def _entry(self, shard: int) -> Entry | None:
         """Return a shard's entry, if it is there and whole, and the shard as large as it says."""
-        found = _read_json(self.objects, _entry_key(shard))
-        try:
-            entry = Entry.from_json(found or {}, self._digest)
-            if not entry.fits(len(self.layout.shard_rows(shard)), self.layout.mask_bytes):
-                return None
-        except (KeyError, TypeError, ValueError):
-            return None
-        is_there = self.objects.size(shard_key(shard)) == entry.piece.length
-        return entry if is_there else None
+        for _ in range(1 if self.objects.has_cheap_ranges else ATTEMPTS):
+            found = _read_json(self.objects, _entry_key(shard))
+            with suppress(KeyError, TypeError, ValueError):
+                entry = Entry.from_json(found or {}, self._digest)
+                if entry.fits(len(self.layout.shard_rows(shard)), self.layout.mask_bytes):
+                    is_there = self.objects.size(shard_key(shard)) == entry.piece.length
+                    return entry if is_there else None
+        return None
 
     def read_back(self) -> Iterator[Entry]:
         """Yield every shard's entry in order, after comparing the shard's bytes with it.
@@ -215,7 +215,8 @@ class Journal:
         CorruptStore
             When a shard is not as it was written.
         """
-        entries = self.finished()
+        # All must be there by now: a list, which no checksum protects, is not needed.
+        entries = self._entries(range(self.layout.n_shards))
 
         def is_whole(shard: int) -> bool:
             entry = entries.get(shard)
