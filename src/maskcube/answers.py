@@ -124,11 +124,13 @@ def _is_denied(error: Exception) -> bool:
 
 
 def _advice(asked: Question) -> str:
+    # Who may not list a bucket is not told what it lacks.
+    unsure = ", or it is not there"
     if asked.whose != ANONYMOUS:
-        return ""
+        return unsure
     return (
-        ": the environment has none; give them as storage_options, or anon=False to use those of"
-        " this machine"
+        f"{unsure}; the environment has none: give them as storage_options, or anon=False to use"
+        " those of this machine"
     )
 
 

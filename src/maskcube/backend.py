@@ -40,7 +40,7 @@ class MaskcubeBackend(BackendEntrypoint):
         from maskcube.readers import open_reader
         from maskcube.store import MaskStore
 
-        store = MaskStore.open(filename_or_obj, storage_options)
+        store = MaskStore.open(filename_or_obj, storage_options, ahead=True)
         dataset = store_dataset(store, open_reader(store))
         dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or []
         dataset = dataset.drop_vars(dropped, errors="ignore")

@@ -193,6 +193,27 @@ class TestHttps:
             masks.compute()
 
 
+def test_google_without_ceremony(
+    seaweed: SeaweedFS, source: Source, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of Google that obstore has reads a public bucket of S3, which answers alike."""
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    bucket = seaweed.new_bucket("public")
+    put_store(local, seaweed.obstore(bucket, "masks.zarr"))
+    url = f"gs://{bucket}/masks.zarr"
+    for anonymous in ({}, {"anon": True}, {"token": "anon", "project": "mine"}):
+        check_reading(url, {"endpoint_url": seaweed.endpoint, **anonymous}, source)
+
+
+def test_through_the_engine_of_xarray(seaweed: SeaweedFS, source: Source, local: Path) -> None:
+    bucket = seaweed.new_bucket()
+    put_store(local, seaweed.obstore(bucket, "masks.zarr"))
+    dataset = xr.open_dataset(
+        seaweed.url(bucket, "masks.zarr"), engine="maskcube", storage_options=seaweed.options
+    )
+    np.testing.assert_array_equal(dataset["masks"][60:70], source.masks[60:70])
+
+
 def test_memory_is_of_this_process(source: Source) -> None:
     url = "memory://somewhere/masks.zarr"
     maskcube.convert(source.folder, url, overwrite=True, progress=False)
