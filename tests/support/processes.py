@@ -167,6 +167,12 @@ class Program:
         return path.read_text(errors="replace")[-2_000:] if path.exists() else ""
 
     @property
+    def pid(self) -> int:
+        """Its number, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -223,8 +229,7 @@ class Program:
         return {link.raddr.ip for link in self._links() if link.raddr}
 
     def _links(self) -> list[Any]:
-        assert self._process is not None
-        process = psutil.Process(self._process.pid)
+        process = psutil.Process(self.pid)
         family = [process, *process.children(recursive=True)]
         return [link for one in family for link in one.net_connections("inet")]
 
