@@ -195,6 +195,7 @@ def stop(server: Server) -> None:
 
 
 class TestLife:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("kind", "end"), [(SeaweedFS, kill), (Azurite, stop)], ids=["SeaweedFS", "Azurite"]
     )
@@ -219,6 +220,7 @@ class TestLife:
         assert not process.is_running()
         assert not folder.exists()
 
+    @pytest.mark.slow
     def test_moto_forgets(self) -> None:
         with Moto() as server:
             store = server.obstore(server.new_bucket())

@@ -146,7 +146,8 @@ class Program:
     folder : Path
         Where it runs; its output is appended to ``log`` there.
     environment : mapping, optional
-        What it sees besides ``PATH`` and a home in `folder`; nothing of ours.
+        What it sees besides ``PATH``, and `folder` as its home and for what is temporary; nothing
+        of ours.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Program:
         self._environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(folder),
+            "TMPDIR": str(folder),
             **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
