@@ -146,7 +146,8 @@ class Program:
     folder : Path
         Where it runs; its output is appended to ``log`` there.
     environment : mapping, optional
-        What it sees besides ``PATH`` and a home in `folder`; nothing of ours.
+        What it sees besides ``PATH``, and `folder` as its home and for what is temporary; nothing
+        of ours.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Program:
         self._environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(folder),
+            "TMPDIR": str(folder),
             **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -165,6 +167,12 @@ class Program:
         """The end of what it said."""
         path = self._folder / "log"
         return path.read_text(errors="replace")[-2_000:] if path.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """Its number, while it runs."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def runs(self) -> bool:
@@ -223,8 +231,7 @@ class Program:
         return {link.raddr.ip for link in self._links() if link.raddr}
 
     def _links(self) -> list[Any]:
-        assert self._process is not None
-        process = psutil.Process(self._process.pid)
+        process = psutil.Process(self.pid)
         family = [process, *process.children(recursive=True)]
         return [link for one in family for link in one.net_connections("inet")]
 

@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any, Self
 
 import obstore
@@ -181,6 +182,7 @@ class SeaweedFS(_S3):
             "-master.resumeState=false",
             "-master.volumeSizeLimitMB=1024",
             "-volume.max=1000",
+            "-volume.minFreeSpace=100MiB",
             "-volume.preStopSeconds=0",
             "-filer.localSocket=filer.sock",
             "-s3",
@@ -209,6 +211,12 @@ class SeaweedFS(_S3):
             self._create("ready")
         obstore.put(self.obstore("ready"), "ready", b"ready")
         return True
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        for port in self._ports:
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its own choice
+                left.unlink()
 
 
 _PARTS = ("master", "volume", "filer")
