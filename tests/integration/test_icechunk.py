@@ -19,6 +19,7 @@ import pytest
 import xarray as xr
 import zarr
 from reference import Source, break_chunk, put_value, write_source
+from servers import SeaweedFS
 from zarr.storage import MemoryStore
 
 import maskcube
@@ -58,6 +59,25 @@ def _writable(repo: icechunk.Repository) -> Any:
 
 def _read(repo: icechunk.Repository) -> Any:
     return repo.readonly_session("main").store
+
+
+def test_on_a_server_of_s3(seaweed: SeaweedFS, small: Source) -> None:
+    given = seaweed.options
+    storage = icechunk.s3_storage(
+        bucket=seaweed.new_bucket(),
+        prefix="repo",
+        region=given["region"],
+        endpoint_url=given["endpoint_url"],
+        allow_http=True,
+        force_path_style=True,
+        access_key_id=given["key"],
+        secret_access_key=given["secret"],
+    )
+    repo = icechunk.Repository.create(storage)
+    maskcube.convert(small.folder, _writable(repo), progress=False)
+    assert maskcube.verify(_read(repo), small.folder).n_compared == 150
+    assert len(_messages(repo)) == 1
+    np.testing.assert_array_equal(maskcube.open_masks(_read(repo))[60:70], small.masks[60:70])
 
 
 def _messages(repo: icechunk.Repository) -> list[str]:
