@@ -8,10 +8,12 @@ it took.
 from __future__ import annotations
 
 import pickle
+import re
 import resource
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskcube.errors import (
@@ -157,11 +159,16 @@ def _write_part(writer: ShardWriter, part: Block) -> _Done:
         writer.write(part)
     except _REFUSALS as error:
         refusal = error
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return _Done(
-        len(writer.of_source(part)),
-        f"{socket.gethostname()} {get_worker().address}",
-        # In bytes on a Mac.
-        peak * (1 if sys.platform == "darwin" else 2**10),
-        refusal,
-    )
+    name = f"{socket.gethostname()} {get_worker().address}"
+    return _Done(len(writer.of_source(part)), name, _peak_bytes(), refusal)
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has taken."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # What getrusage says of a process on Linux is not less than what its parent had taken.
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        return int(found[1]) * 2**10 if found else 0
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import obstore
 import pytest
+from memory import peak_bytes
 from reference import Source, write_files, write_source
 from servers import SeaweedFS
 from zarr.storage import MemoryStore
@@ -244,3 +245,38 @@ def test_a_shard_is_not_written_for_somebody_else(tmp_path: Path) -> None:
         Journal.begin(stage, {**plan, "license": "another"})
         with pytest.raises(maskcube.StoreExists, match="has begun to write it meanwhile"):
             elsewhere.write(1, b"x", entry)
+
+
+@pytest.mark.slow
+def test_as_many_masks_as_a_day_of_work(
+    client: Any, seaweed: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,400 whole masks, 2.4 GB of pixels, in two processes of 1 GiB, one killed twice."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    dataset = maskcube.sample_dataset(tmp_path / "laion-fmri", n_images=190)
+    folder = tmp_path / "masks.zarr"
+    n_masks = maskcube.convert(dataset, folder, progress=False).n_masks
+    assert n_masks > 2300
+    bucket = seaweed.new_bucket()
+    url, options = seaweed.url(bucket, "masks.zarr"), seaweed.options
+    report = maskcube.convert(
+        dataset, url, storage_options=options, client=client, memory="512MiB", progress=False
+    )
+    local = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert objects_of(seaweed.obstore(bucket, "masks.zarr")) == local
+    assert max(report.workers.values()) < 2**29
+
+    masks = maskcube.open_masks(url, storage_options=options)
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_twice, args=(client, killed))
+    killer.start()
+    areas = client.compute(masks.sum(("y", "x"))).result()
+    killer.join()
+    assert len(killed) == 2
+    np.testing.assert_array_equal(areas, masks.area)
+    peaks = [peak_bytes(nanny.pid) for nanny in client.cluster.workers.values()]
+    assert max(peaks) < 2**30
