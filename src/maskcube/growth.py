@@ -77,7 +77,8 @@ def append(
     progress : bool
         Show a progress bar on stderr and print the report on stdout.
     storage_options : dict, optional
-        For a store at a URL: how to reach it.
+        For a store at a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
+        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
     source_options : dict, optional
         For a source at a URL: how to reach it, in the words of `storage_options`.
 

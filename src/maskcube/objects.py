@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from maskcube.access import Access, scheme_of
+from maskcube.access import SCHEMES, Access, scheme_of
 from maskcube.bucket import Bucket, MemoryBucket, UrlBucket
 from maskcube.errors import CorruptStore, InvalidOption, NotAMaskStore
 from maskcube.folder import WORK, Folder, reason, unreadable
@@ -41,6 +41,7 @@ __all__ = [
     "is_piece",
     "open_objects",
     "partial_path",
+    "refuse_url",
 ]
 
 PLAN = f"{WORK}/plan.json"
@@ -245,11 +246,23 @@ def folder_path(store: StoreLike) -> Path | None:
         return None
     if "\0" in text:
         raise InvalidOption(f"store={text!r} is no path: it contains NUL")
+    refuse_url(text)
     try:
         # Absolute: a worker, or the process itself later, may stand in another folder.
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise InvalidOption(f"store={text!r}: {error}") from error
+
+
+def refuse_url(path: str | os.PathLike[str]) -> None:
+    """Raise `InvalidOption` where a path on this machine is wanted and a URL was meant."""
+    text = os.fspath(path)
+    scheme, colon, _ = text.partition(":")
+    if colon and scheme.lower() in SCHEMES:
+        raise InvalidOption(
+            f"{text!r} is no path on this machine; where a URL may stand, give it as a text that"
+            f" begins with {scheme.lower()}:// (a pathlib.Path takes a slash away)"
+        )
 
 
 def _of_file_url(text: str) -> str:
@@ -283,7 +296,9 @@ def open_objects(
     if isinstance(store, str) and "://" in store and scheme_of(store) != "file":
         return _open_url(store, storage_options or {}, read_only=read_only)
     if storage_options:
-        raise InvalidOption(f"storage_options are for URLs; {store!r} is none")
+        raise InvalidOption(
+            f"storage_options are for URLs; {store!r} is none (those of a source are source_options)"
+        )
     path = folder_path(store)
     if path is not None:
         return Folder(path)

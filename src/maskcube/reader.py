@@ -116,7 +116,8 @@ def open_masks(
         ``{"mask": 10}``; a size for every dimension, y and x too, as in xarray; None for a lazy
         array without dask.
     storage_options : dict, optional
-        For a URL: how to reach it.
+        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
+        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
 
     Returns
     -------

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskcube.errors import InvalidOption, StoreExists
+from maskcube.objects import refuse_url
 from maskcube.painting import Painting
 from maskcube.scenes import SCENES, illusion
 from maskcube.source import CSV_NAME, FOLDER, HDF5_NAME
@@ -98,6 +99,7 @@ def sample_dataset(
     first = _integer("first_image", first_image, 0)
     images = range(first, first + n_images)
     height, width = _pair(size)
+    refuse_url(path)
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise InvalidOption(f"path={str(path)!r} is a file; the sample dataset needs a folder")

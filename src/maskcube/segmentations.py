@@ -43,7 +43,8 @@ class Segmentations:
         HDF5 in ``stimuli``, of which only what is wanted is fetched. Defaults to the data folder
         that ``laion_fmri`` is configured with.
     storage_options : dict, optional
-        For a URL: how to reach it.
+        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
+        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
 
     Raises
     ------

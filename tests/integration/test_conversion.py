@@ -281,12 +281,13 @@ class TestTarget:
         convert(small.folder, store, progress=False)
         delete, deleted = ZarrObjects.delete, 0
 
-        def stopping(self: ZarrObjects, prefix: str) -> None:
+        def stopping(self: ZarrObjects, *keys: str) -> None:
             nonlocal deleted
-            deleted += 1
-            if deleted > n_deleted:
-                raise Stopped
-            delete(self, prefix)
+            for key in keys:
+                deleted += 1
+                if deleted > n_deleted:
+                    raise Stopped
+                delete(self, key)
 
         monkeypatch.setattr(ZarrObjects, "delete", stopping)
         with pytest.raises(Stopped):

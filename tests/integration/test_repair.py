@@ -81,11 +81,17 @@ def test_an_object_is_made_again(
     damage(copy / key)
     with pytest.raises(maskcube.VerificationError):
         maskcube.verify(copy)
-    if key in FROM_SOURCE:
-        with pytest.raises(maskcube.VerificationError):
-            maskcube.verify(copy, repair=True)
-    source = small.folder if key in FROM_SOURCE else None
-    assert maskcube.verify(copy, source, repair=True).repaired == (key,)
+    assert maskcube.verify(copy, repair=True).repaired == (key,)
+    assert content(copy) == before
+    if key not in FROM_SOURCE:
+        return
+    # Where it is not in the one object of all coordinates either.
+    damage(copy / key)
+    (copy / "masks/coordinates").unlink()
+    with pytest.raises(maskcube.VerificationError):
+        maskcube.verify(copy, repair=True)
+    report = maskcube.verify(copy, small.folder, repair=True)
+    assert set(report.repaired) == {key, "masks/coordinates"}
     assert content(copy) == before
     assert sorted(path.name for path in copy.parent.iterdir()) == [copy.name]
 
@@ -178,6 +184,7 @@ def test_another_source_repairs_nothing(copy: Path, tmp_path: Path) -> None:
     lose_runs(copy)
     flip(copy / "masks/c/1/0/0")
     flip(copy / "score/c/0")
+    (copy / "masks/coordinates").unlink()
     before = content(copy)
     with pytest.raises(maskcube.VerificationError):
         maskcube.verify(copy, other.folder, repair=True)
@@ -240,6 +247,7 @@ class TestSeveralSources:
         before = content(store)
         flip(store / "mask_row/c/0")
         flip(store / "noun/c/0")
+        (store / "masks/coordinates").unlink()
         with pytest.raises(maskcube.VerificationError, match="'noun'"):
             maskcube.verify(store, small.folder, repair=True)
         maskcube.verify(store, [later.folder, small.folder], repair=True)

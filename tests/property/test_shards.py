@@ -135,6 +135,7 @@ class Counted(Folder):
     def __init__(self, path: Path, *, far: bool = False) -> None:
         super().__init__(path)
         self.has_cheap_ranges = not far
+        self.max_concurrency = 16 if far else 1
         self.reads: list[tuple[str, int]] = []
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:

@@ -89,6 +89,10 @@ class _Ranges(SimpleHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         start = int(asked[1]) if asked else 0
         stop = min(int(asked[2]) + 1, len(data)) if asked and asked[2] else len(data)
+        if asked and start >= len(data):
+            self._note(path.name, start, 0)
+            self.send_error(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+            return
         self._note(path.name, start, stop - start if with_body else 0)
         self.send_response(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK)
         if asked:
