@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maskcube.errors import CorruptStore, StoreChanged
 from maskcube.manifest import Piece
-from maskcube.objects import Objects, get_piece
+from maskcube.objects import Objects, get_piece, is_piece
 from maskcube.schema import ROOT
 
 __all__ = ["Edition"]
@@ -94,8 +94,7 @@ class Edition:
         StoreChanged
             When another store has taken its place.
         """
-        found = self._objects.get(ROOT, 0, self.identity.length + 1)
-        if found is None or Piece.of(found) != self.identity:
+        if not is_piece(self._objects, ROOT, self.identity):
             raise StoreChanged(
                 f"{self._objects.location} is not the store any more that was opened: it was"
                 " changed or replaced meanwhile; open it again"

@@ -164,12 +164,14 @@ def _append(
         before=encoded_masks(base, full) if partial else (),
         first_row=first_row,
     )
-    n_resumed = write_shards(writer, masks, stage, show=show)
-    change = {"action": APPEND, "first_row": first_row, "source": plan["source"]}
-    columns = _joined(columns_of(base), masks.coordinates())
-    commit(journal, columns, revised(base, journal.plan, change))
-    stage.promote()
-    stage.clean()
+    n_resumed = 0
+    with journal.shared(stage):
+        n_resumed = write_shards(writer, masks, stage, show=show)
+        change = {"action": APPEND, "first_row": first_row, "source": plan["source"]}
+        columns = _joined(columns_of(base), masks.coordinates())
+        commit(journal, columns, revised(base, journal.plan, change))
+        stage.promote()
+        stage.clean()
     return n_resumed
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from maskcube.access import Access, scheme_of
+from maskcube.access import Access, location_of, scheme_of
 from maskcube.bucket import Bucket, MemoryBucket, UrlBucket
 from maskcube.errors import CorruptStore, InvalidOption, NotAMaskStore
 from maskcube.folder import WORK, Folder, reason, unreadable
@@ -92,7 +92,7 @@ class Objects(Protocol):
         """Write an object unless another one is there; whether it holds these bytes now."""
 
     def copy(self, source: str, target: str) -> None:
-        """Make an object a copy of another one."""
+        """Make an object a copy of another one, if that one is there."""
 
     def delete(self, *keys: str) -> None:
         """Delete objects, and whatever lies below their names; none there is no error."""
@@ -304,13 +304,19 @@ def _open_object(store: StoreLike, *, read_only: bool) -> Objects:
         if store.read_only and not read_only:
             raise InvalidOption(f"store={store!r} can only be read: open it with read_only=False")
         if type(store) is ObjectStore:
-            return Bucket(store.store, str(store))
+            return Bucket(store.store, _name_of(store.store))
         return ZarrObjects(store)
     if type(store).__module__.startswith("obstore"):
-        return Bucket(store, str(store))
+        return Bucket(store, _name_of(store))
     raise InvalidOption(
         f"store={store!r} is a {type(store).__name__}; give a path, a URL or a zarr Store"
     )
+
+
+def _name_of(store: Any) -> str:  # noqa: ANN401 - obstore's stores have no type in common
+    """Return where an obstore store is; the URL of one over https may hold credentials."""
+    url = getattr(store, "url", None)
+    return location_of(url) if isinstance(url, str) else str(store)
 
 
 def _open_zip(path: Path, *, read_only: bool) -> Objects:
