@@ -115,7 +115,12 @@ def failure(error: Exception, asked: Question) -> Exception:
         return IsThere()
     if status == "416" or "Wanted range starting at" in str(error):
         return OutOfRange()
-    if isinstance(error, NotImplementedError | exceptions.NotSupportedError) or status == "501":
+    is_whole = "non-partial response when range requested" in str(error)
+    if (
+        isinstance(error, NotImplementedError | exceptions.NotSupportedError)
+        or status == "501"
+        or is_whole
+    ):
         return NoConditions()
     return _refusal(error, asked, status, code) or StoreUnreachable(
         f"{asked.location}: cannot {asked.purpose}: {_said(error, status, code)}"

@@ -9,6 +9,7 @@ give zeros.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -84,10 +85,14 @@ class ShardReader:
         self._start_empty()
 
     def _start_empty(self) -> None:
-        self._lock = threading.Lock()
+        self._start_locks()
         self._indexes: dict[int, list[tuple[int, int]]] = {}
         self._shards: OrderedDict[int, tuple[EncodedShard, int]] = OrderedDict()
         self._cached_bytes = 0
+
+    def _start_locks(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
         self._turns: dict[int, threading.Lock] = {}
 
     def read(
@@ -211,6 +216,9 @@ class ShardReader:
             found = {shard: self._fetch_ranges(shard, slots) for shard, slots in wanted.items()}
             self._edition.check_cheaply()
             return found
+        if self._process != os.getpid():
+            # Who held them stayed with the process that was forked.
+            self._start_locks()
         at_once = self._objects.max_concurrency
         fetched = spread(lambda asked: self._fetch_whole(*asked), list(wanted.items()), at_once)
         return dict(zip(wanted, fetched, strict=True))

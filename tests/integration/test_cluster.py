@@ -212,7 +212,9 @@ class TestRefusals:
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(
-        "place", [MemoryStore(), obstore.store.MemoryStore(), "memory://of/this/process"], ids=repr
+        "place",
+        [MemoryStore(), obstore.store.MemoryStore(), "memory://of/this/process"],
+        ids=["zarr", "obstore", "url"],
     )
     def test_the_memory_of_this_process(self, client: Any, place: Any, small: Source) -> None:
         with pytest.raises(maskcube.InvalidOption, match=r"memory of (this|one) process"):
