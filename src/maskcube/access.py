@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from maskcube.dialects import (
     AZURE,
@@ -27,13 +27,19 @@ from maskcube.dialects import (
 )
 from maskcube.errors import InvalidOption, listed, missing
 
-__all__ = ["ANONYMOUS", "Access", "location_of", "scheme_of"]
+__all__ = ["ANONYMOUS", "SCHEMES", "Access", "location_of", "scheme_of"]
+
+SCHEMES = frozenset({*DIALECTS, "file", "memory"})
+"""What URLs may begin with."""
 
 ANONYMOUS = "no credentials"
 """Whose credentials, where nobody's are used."""
 
 _REGIONS = {"laion-fmri": "us-west-2"}
 """Where the dataset's public bucket is: asked for in another region, it refuses."""
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+"""Variables of the environment that say where S3 is."""
 
 _MOST_REQUESTS = 16
 """Requests under way at once, unless ``max_concurrency`` says otherwise."""
@@ -76,18 +82,20 @@ class Access:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        if not isinstance(self.options, Mapping):
+            kind = type(self.options).__name__
+            raise InvalidOption(f"{self.location}: storage_options is a {kind}; give a dict")
         if self._scheme not in DIALECTS:
-            known = [*DIALECTS, "file", "memory"]
-            raise InvalidOption(
-                f"{self.location}: {self._scheme!r} is none of {listed(known, limit=len(known))}"
-            )
+            known = listed(sorted(SCHEMES), limit=len(SCHEMES))
+            raise InvalidOption(f"{self.location}: {self._scheme!r} is none of {known}")
+        parts = _parted(self.url)
         if parts.query or parts.fragment:
             raise InvalidOption(
                 f"{self.location}: the URL goes on after its path; give credentials, a SAS token"
                 " too, as storage_options"
             )
-        if parts.password is not None or (parts.username and self._dialect is not AZURE):
+        is_user = parts.username and self._dialect is not AZURE
+        if parts.password is not None or is_user or _is_cut(parts):
             raise InvalidOption(
                 f"{self.location}: the URL holds credentials; give them as storage_options"
             )
@@ -117,7 +125,7 @@ class Access:
         """Most requests to have under way at once."""
         found = self.options.get("max_concurrency", _MOST_REQUESTS)
         if type(found) is not int or found < 1:
-            raise InvalidOption(f"max_concurrency={found!r}: at least one request is needed")
+            raise InvalidOption(f"max_concurrency={found!r} is no whole number from 1 on")
         return found
 
     def open(self) -> tuple[Any, str]:
@@ -136,9 +144,12 @@ class Access:
         ours = {name: value for name, value in self.options.items() if name != "max_concurrency"}
         config = translated(ours, self._dialect)
         client = {name: config.pop(name) for name in CLIENT_WORDS & {*config}}
+        retrying = config.pop("retry_config", {})
+        if not isinstance(retrying, Mapping):
+            raise InvalidOption("retry_config= is no dict")
         given: dict[str, Any] = {
             "client_options": _CLIENT | client,
-            "retry_config": {**_RETRY, **config.pop("retry_config", {})},
+            "retry_config": {**_RETRY, **retrying},
         }
         provider, whose = self._credentials(config)
         self._fill_in(config, given["client_options"])
@@ -155,8 +166,9 @@ class Access:
         except (BaseError, TypeError, ValueError) as error:
             if isinstance(error, InvalidOption):
                 raise
-            # What it says may hold the values.
-            raise self._refused({*config, *client}, error) from None
+            refusal = self._refused({*config, *client}, error)
+        # Not as the context either: what it says may hold the values.
+        raise refusal
 
     def _credentials(self, config: dict[str, Any]) -> tuple[Any, str]:
         """Return what provides credentials, if obstore itself does not, and whose they are."""
@@ -174,23 +186,29 @@ class Access:
 
     def _unsaid(self, config: dict[str, Any]) -> str:
         """Return whose credentials are used where none were given."""
-        if not config.get("skip_signature"):
+        if config.get("skip_signature"):
+            return "no credentials, as anon=True says"
+        if self._dialect is not HTTP:
             for name in self._dialect.environment:
                 if os.environ.get(name):
                     return f"the credentials in the environment ({name})"
             if "skip_signature" in config:
                 return "the credentials of this machine"
-            if self._dialect is not HTTP:
-                config["skip_signature"] = True
-        return ANONYMOUS
+            config["skip_signature"] = True
+            return ANONYMOUS
+        return "no credentials but those that headers= may hold"
 
     def _fill_in(self, config: dict[str, Any], client: dict[str, Any]) -> None:
         """Add what obstore needs to know and a person would not say."""
         endpoint = config.get("endpoint") or config.get("base_url")
         if self._dialect is S3:
-            if not {"AWS_REGION", "AWS_DEFAULT_REGION"} & {*os.environ}:
-                config.setdefault("region", _REGIONS.get(urlsplit(self.url).netloc, "us-east-1"))
-            endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
+            bucket = urlsplit(self.url).netloc
+            if bucket in _REGIONS or not {"AWS_REGION", "AWS_DEFAULT_REGION"} & {*os.environ}:
+                config.setdefault("region", _REGIONS.get(bucket, "us-east-1"))
+            endpoint = endpoint or next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
+        if endpoint and not _is_address(str(endpoint)):
+            # With any other one obstore panics.
+            raise InvalidOption(f"{self.location}: the endpoint is none: http(s)://host:port")
         if str(endpoint or self.url).startswith("http://"):
             client.setdefault("allow_http", True)
 
@@ -224,9 +242,16 @@ class _Keys(NamedTuple):
     def taken(cls, config: dict[str, Any]) -> _Keys | None:
         """Take the keys of S3 out of the options, if they are there."""
         if not {"access_key_id", "secret_access_key"} <= {*config}:
+            if {"session_token"} & {*config}:
+                # obstore would ask the machine for the rest.
+                raise InvalidOption("token= of s3:// goes with key= and secret=")
+            if {"access_key_id", "secret_access_key"} & {*config}:
+                raise InvalidOption("key= and secret= of s3:// go together; one is missing")
             return None
         key, secret = config.pop("access_key_id"), config.pop("secret_access_key")
-        return cls(str(key), str(secret), config.pop("session_token", None))
+        if not (isinstance(key, str) and isinstance(secret, str)):
+            raise InvalidOption("key= and secret= are not both texts")
+        return cls(key, secret, config.pop("session_token", None))
 
     def __call__(self) -> dict[str, Any]:
         """Return them as obstore asks for them."""
@@ -269,11 +294,38 @@ def location_of(url: str) -> str:
     >>> location_of("https://me:secret@example.org/masks.zarr?sig=secret")
     'https://example.org/masks.zarr'
     """
-    parts = urlsplit(url)
+    parts = _parted(url)
+    if _is_cut(parts):
+        return location_of(f"{scheme_of(url)}://{url.rpartition('@')[2] if '@' in url else '...'}")
     # In Azure's own URLs the container stands before the host.
     is_container = parts.password is None and DIALECTS.get(scheme_of(url)) is AZURE
     host = parts.netloc if is_container else parts.netloc.rpartition("@")[2]
     return f"{scheme_of(url)}://{host}{parts.path}"
+
+
+def _parted(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        # It says all of the host, and who asks.
+        pass
+    raise InvalidOption(f"what stands behind {scheme_of(url)}:// is no host")
+
+
+def _is_address(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_cut(parts: SplitResult) -> bool:
+    """Whether credentials stand before the host that hold what ends a host, as a slash does."""
+    host, colon, port = parts.netloc.rpartition(":")
+    if not colon or "@" in parts.netloc or host.startswith("[") or port.endswith("]"):
+        return False
+    return DIALECTS.get(parts.scheme, HTTP) is not HTTP or not (port.isdigit() or not port)
 
 
 def _profile(name: str) -> Callable[[], Any]:

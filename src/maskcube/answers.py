@@ -11,9 +11,25 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from maskcube.access import ANONYMOUS
-from maskcube.errors import AccessDenied, InvalidOption, StoreNotFound, StoreUnreachable
+from maskcube.errors import (
+    AccessDenied,
+    CorruptStore,
+    InvalidOption,
+    StoreExists,
+    StoreNotFound,
+    StoreUnreachable,
+)
 
-__all__ = ["IsThere", "NoConditions", "NotThere", "OutOfRange", "Question", "failure", "has_status"]
+__all__ = [
+    "IsThere",
+    "NoConditions",
+    "NotThere",
+    "OutOfRange",
+    "Question",
+    "failure",
+    "has_status",
+    "unforeseen",
+]
 
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
 _OTHER_REGION = frozenset(
@@ -45,7 +61,7 @@ class OutOfRange(Exception):
 
 
 class NoConditions(Exception):
-    """The server knows no conditions."""
+    """The server knows no conditions, or no ranges."""
 
 
 class Question(NamedTuple):
@@ -56,6 +72,20 @@ class Question(NamedTuple):
     """As in "cannot read zarr.json"."""
     whose: str
     """Whose credentials were used."""
+
+
+def unforeseen(found: Exception, asked: Question) -> Exception:
+    """Return the error for a user where a method has not waited for what was found."""
+    about = f"{asked.location}: cannot {asked.purpose}: the server"
+    if isinstance(found, NotThere):
+        return StoreNotFound(f"{about} says that it is not there")
+    if isinstance(found, IsThere):
+        return StoreExists(f"{about} says that it is there already")
+    if isinstance(found, OutOfRange):
+        return CorruptStore(f"{about} says that it is shorter")
+    if isinstance(found, NoConditions):
+        return InvalidOption(f"{about} does not know how, or gives no ranges of bytes")
+    return found
 
 
 def has_status(error: Exception) -> bool:
@@ -85,7 +115,12 @@ def failure(error: Exception, asked: Question) -> Exception:
         return IsThere()
     if status == "416" or "Wanted range starting at" in str(error):
         return OutOfRange()
-    if isinstance(error, NotImplementedError | exceptions.NotSupportedError) or status == "501":
+    is_whole = "non-partial response when range requested" in str(error)
+    if (
+        isinstance(error, NotImplementedError | exceptions.NotSupportedError)
+        or status == "501"
+        or is_whole
+    ):
         return NoConditions()
     return _refusal(error, asked, status, code) or StoreUnreachable(
         f"{asked.location}: cannot {asked.purpose}: {_said(error, status, code)}"
@@ -129,7 +164,7 @@ def _advice(asked: Question) -> str:
     if asked.whose != ANONYMOUS:
         return unsure
     return (
-        f"{unsure}; the environment has none: give them as storage_options, or anon=False to use"
+        f"{unsure}; the environment has none: give them among the options, or anon=False to use"
         " those of this machine"
     )
 

@@ -22,7 +22,8 @@ from maskcube.errors import (
 )
 from maskcube.layout import DIMS, FOLDER, Layout
 from maskcube.metadata import COLUMNS
-from maskcube.objects import Folder, Objects, StoreLike, folder_path, open_objects
+from maskcube.objects import Folder, Objects, StoreLike, open_objects
+from maskcube.paths import folder_path
 from maskcube.readers import open_reader
 from maskcube.remote import is_url
 from maskcube.schema import COORDINATES, INDEXED, ROOT

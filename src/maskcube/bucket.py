@@ -6,11 +6,14 @@ was cut off on its way) and what takes longer than it waits is asked again here,
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskcube.access import Access
@@ -22,6 +25,7 @@ from maskcube.answers import (
     Question,
     failure,
     has_status,
+    unforeseen,
 )
 from maskcube.errors import AccessDenied, CorruptStore, InvalidOption, StoreUnreachable
 
@@ -80,6 +84,10 @@ class Bucket:
         """Return an object, or a range of it."""
         import obstore
 
+        if length == 0:
+            # No range can say that, and obstore would take it for a fault.
+            return b""
+
         def request() -> bytes:
             if length is not None:
                 return bytes(obstore.get_range(self._store, key, start=start, length=length))
@@ -87,7 +95,7 @@ class Bucket:
             return bytes(obstore.get(self._store, key, options=rest).bytes())
 
         try:
-            return self._ask(f"read {key}", request)
+            return self._ask(f"read {key}", request, NotThere, OutOfRange)
         except NotThere:
             return None
         except OutOfRange:
@@ -102,18 +110,20 @@ class Bucket:
         import obstore
 
         try:
-            return self._ask(f"look at {key}", lambda: obstore.head(self._store, key)["size"])
+            return self._ask(
+                f"look at {key}", lambda: obstore.head(self._store, key)["size"], NotThere
+            )
         except NotThere:
             return None
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object in one request."""
-        self._put(key, data, "overwrite")
+        self._put(key, data, "overwrite", ())
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object unless another one is there; whether it holds these bytes now."""
         try:
-            self._put(key, data, "create")
+            self._put(key, data, "create", (IsThere, NoConditions))
         except IsThere:
             # It may be ours, its answer lost.
             return self.get(key, 0, len(data) + 1) == data
@@ -124,19 +134,26 @@ class Bucket:
             self.put(key, data)
         return True
 
-    def _put(self, key: str, data: bytes, mode: Any) -> None:  # noqa: ANN401 - obstore's literals
+    def _put(
+        self,
+        key: str,
+        data: bytes,
+        mode: Any,  # noqa: ANN401 - obstore's literals
+        foreseen: tuple[type[Exception], ...],
+    ) -> None:
         import obstore
 
         def request() -> None:
             obstore.put(self._store, key, data, mode=mode, use_multipart=False)
 
-        self._ask(f"write {key}", request)
+        self._ask(f"write {key}", request, *foreseen)
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object, which the server does by itself."""
         import obstore
 
-        self._ask(f"copy {source}", lambda: obstore.copy(self._store, source, target))
+        with suppress(NotThere):
+            self._ask(f"copy {source}", lambda: obstore.copy(self._store, source, target), NotThere)
 
     def delete(self, *keys: str) -> None:
         """Delete objects, many with one request; one that is not there is no error."""
@@ -145,7 +162,9 @@ class Bucket:
         if not keys:
             return
         try:
-            self._ask(f"delete {keys[0]}", lambda: obstore.delete(self._store, list(keys)))
+            self._ask(
+                f"delete {keys[0]}", lambda: obstore.delete(self._store, list(keys)), NotThere
+            )
         except NotThere:
             # Some servers say so, and have not looked at the others.
             for key in keys if len(keys) > 1 else ():
@@ -160,7 +179,7 @@ class Bucket:
             return [found["path"] for part in listing for found in part]
 
         try:
-            found = self._ask("list it", request)
+            found = self._ask("list it", request, NotThere)
         except NotThere:
             found = []
         except (AccessDenied, InvalidOption) as error:
@@ -174,7 +193,9 @@ class Bucket:
 
         return ObjectStore(self._store, read_only=True)
 
-    def _ask(self, purpose: str, request: Callable[[], _Answer]) -> _Answer:
+    def _ask(
+        self, purpose: str, request: Callable[[], _Answer], *foreseen: type[Exception]
+    ) -> _Answer:
         """Ask until there is an answer, or none can be expected, or the time is over."""
         asked = Question(self.location, purpose, self._whose)
         _refuse_fork(asked)
@@ -187,19 +208,38 @@ class Bucket:
             except Exception as error:  # noqa: BLE001 - obstore raises builtins too
                 self._has_answered |= has_status(error)
                 failed = failure(error, asked)
-                # Whoever has mistyped a host need not wait: obstore has asked several times.
-                may_pass = isinstance(failed, StoreUnreachable) and self._has_answered
-                if not may_pass or time.monotonic() + pause > deadline:
-                    # What obstore says may hold what is secret.
-                    raise failed from None
             else:
                 self._has_answered = True
                 return answer
+            # Whoever has mistyped a host need not wait: obstore has asked several times.
+            may_pass = isinstance(failed, StoreUnreachable) and self._has_answered
+            if not may_pass or time.monotonic() + pause > deadline:
+                # Not where it was caught: what obstore says may hold what is secret.
+                raise failed if isinstance(failed, foreseen) else unforeseen(failed, asked)
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
             pause = min(2 * pause, _MOST_PAUSE)
 
+    @property
+    def reach(self) -> str:
+        """What differs where the same place is reached as somebody else, or in another way."""
+        try:
+            return hashlib.sha256(pickle.dumps(self)).hexdigest()
+        except (InvalidOption, TypeError, AttributeError, pickle.PicklingError):
+            # It stays in this process.
+            return ""
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Bucket, (self._store, self.location, self._whose, self.max_concurrency)
+        given = self._store, self.location, self._whose, self.max_concurrency
+        try:
+            pickle.dumps(self._store)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001 - obstore panics, which is no Exception
+            raise InvalidOption(
+                f"{self.location} cannot be sent to other processes: build it with keywords, as in"
+                " S3Store(bucket, access_key_id=...), or give a URL and storage_options"
+            ) from None
+        return Bucket, given
 
 
 class UrlBucket(Bucket):
@@ -253,6 +293,6 @@ def _refuse_fork(asked: Question) -> None:
     elif os.getpid() not in _asked_in:
         raise StoreUnreachable(
             f"{asked.location}: cannot {asked.purpose}: this process was forked from one that had"
-            " read from afar, and the threads for that stay behind; start it by 'spawn' or"
-            " 'forkserver'"
+            " read from afar, and the threads for that stay behind; start it by 'spawn' (of torch,"
+            " DataLoader(..., multiprocessing_context='spawn'))"
         )

@@ -103,7 +103,11 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @reading
-@click.option("--overwrite", is_flag=True, help="Replace a mask store that is at STORE; at a URL it is deleted first.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a mask store that is at STORE; at a URL it is deleted first.",
+)
 def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
     """Convert SOURCE, a data folder or an HDF5, to the store STORE.
 
@@ -336,7 +340,7 @@ def _save(mask: np.ndarray[Any, Any], output: Path) -> None:
     """Save a mask as an array, or as a picture with the object in white."""
     import numpy as np
 
-    from maskcube.objects import refuse_url
+    from maskcube.paths import refuse_url
 
     refuse_url(output)
     if output.suffix == ".npy":

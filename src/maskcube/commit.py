@@ -66,7 +66,7 @@ def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin
     written: dict[str, Piece] = {}
     parts = (part for entry in entries for part in entry.steps)
     for key, data in step_chunks(int(offsets[-1]), parts):
-        journal.objects.put(key, data)
+        journal.put(key, data)
         written[key] = Piece.of(data)
     steps = tuple(written.values())
     chunk_steps = steps_chunk(int(offsets[-1]))
@@ -91,7 +91,7 @@ def commit(journal: Journal, columns: Mapping[str, NDArray[Any]], origin: Origin
 
     objects = build(journal.layout, coordinates, offsets, chunk_steps, attributes)
     root = objects[COPY] = _with_others(objects.pop(ROOT), origin.others)
-    spread(lambda it: journal.objects.put(*it), [*objects.items()], journal.objects.max_concurrency)
+    spread(lambda it: journal.put(*it), [*objects.items()], journal.objects.max_concurrency)
     written |= {key: Piece.of(data) for key, data in objects.items()}
     _read_back(journal, written)
     journal.write_root(root)

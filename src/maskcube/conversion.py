@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from maskcube.cluster import Cluster
 from maskcube.commit import Origin, commit
 from maskcube.entry import Entry
-from maskcube.errors import SourceError
+from maskcube.errors import SourceError, StoreExists
 from maskcube.journal import Journal
 from maskcube.layout import Block, Layout, memory_bytes, worker_count
 from maskcube.manifest import CONVERT
@@ -80,8 +81,8 @@ def convert(
     progress : bool
         Show a progress bar on stderr and print the report on stdout.
     storage_options : dict, optional
-        For a store at a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
-        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
+        For a store at a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ...,
+        "secret": ..., "endpoint_url": ...}``; else as the environment says, or anonymously.
     source_options : dict, optional
         For a source at a URL: how to reach it, in the words of `storage_options`.
     license : str
@@ -136,10 +137,11 @@ def convert(
             stage.prepare()
             journal = Journal.begin(stage, plan, anew=overwrite)
             writer = ShardWriter(masks.file, journal, rows, n_workers, normalize=normalize)
-            n_resumed = write_shards(writer, masks, stage, cluster=cluster, show=progress)
-            commit(journal, masks.coordinates(), _origin(journal.plan))
-            stage.promote()
-            stage.clean()
+            with journal.shared(stage):
+                n_resumed = write_shards(writer, masks, stage, cluster=cluster, show=progress)
+                commit(journal, masks.coordinates(), _origin(journal.plan))
+                stage.promote()
+                stage.clean()
         report = ConversionReport.of(
             MaskStore(stage.place),
             masks,
@@ -200,7 +202,10 @@ def write_shards(
             if not pixel_faults:
                 # The disk had a bad moment, the source is good: what is done stays done.
                 raise
-            stage.discard()
+            with suppress(StoreExists):
+                # What somebody else has put there meanwhile stays.
+                journal.check_is_ours()
+                stage.discard()
             raise SourceError(str(masks.path), pixel_faults) from error
     return len(resumed)
 

@@ -63,8 +63,8 @@ def update(
     mask : array_like
         (y, x) of the store's size, bool or numbers: 1 where the object is, 0 elsewhere.
     storage_options : dict, optional
-        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
-        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
+        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ...,
+        "secret": ..., "endpoint_url": ...}``; else as the environment says, or anonymously.
 
     Returns
     -------

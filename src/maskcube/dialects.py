@@ -6,12 +6,13 @@ Both mean the same here. Whatever is no word of fsspec's goes to obstore as it i
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maskcube.errors import InvalidOption
+from maskcube.errors import InvalidOption, listed
 
 __all__ = ["AZURE", "CLIENT_WORDS", "DIALECTS", "GOOGLE", "HTTP", "S3", "Dialect", "translated"]
 
@@ -116,6 +117,11 @@ _HOLDING_MORE = frozenset({"config", "client_options", "client_kwargs", "config_
 _WITHOUT_MEANING = frozenset({"project", "access", "consistency", "use_ssl", "asynchronous"})
 """Words of fsspec's that change nothing about reading objects and writing them."""
 
+_SWITCHES = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+
 _CONNECTION = {
     "AccountName": "account_name",
     "AccountKey": "account_key",
@@ -142,6 +148,8 @@ def translated(options: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
 
 def _flat(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in options.items():
+        if not isinstance(name, str):
+            raise InvalidOption(f"storage_options has {name!r}, which is no word")
         if name in _HOLDING_MORE and isinstance(value, Mapping):
             yield from _flat(value)
         else:
@@ -152,7 +160,7 @@ def _meant(name: str, value: Any, dialect: Dialect) -> dict[str, Any]:  # noqa: 
     """Return one option in obstore's words."""
     if name == "verify":
         return _verified(value)
-    if name.endswith("timeout") and isinstance(value, int | float):
+    if name.endswith("timeout") and isinstance(value, int | float) and math.isfinite(value):
         # In seconds, as botocore has it.
         value = f"{round(value * 1000)}ms"
     if dialect is S3 and name == "addressing_style":
@@ -161,7 +169,16 @@ def _meant(name: str, value: Any, dialect: Dialect) -> dict[str, Any]:  # noqa: 
         return _of_google(value)
     if dialect is AZURE and name in {"connection_string", "credential"}:
         return _of_azure(name, value)
-    return {dialect.words.get(name, name): value}
+    word = dialect.words.get(name, name)
+    return {word: _switched(name, value) if word == "skip_signature" else value}
+
+
+def _switched(name: str, value: object) -> bool:
+    """Return whether something is meant to be so: everybody must read it alike."""
+    found = _SWITCHES.get(str(value).lower())
+    if found is None:
+        raise InvalidOption(f"{name}= of storage_options is neither True nor False")
+    return found
 
 
 def _verified(value: object) -> dict[str, Any]:
@@ -178,7 +195,13 @@ def _of_azure(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - option
     """Return what adlfs's ``connection_string`` or ``credential`` means."""
     if name == "connection_string":
         parts = (part.partition("=") for part in str(value).split(";"))
-        return {_CONNECTION[word]: text for word, _, text in parts if word in _CONNECTION}
+        said = {word.strip(): text.strip() for word, _, text in parts}
+        if said.get("UseDevelopmentStorage") == "true":
+            return {"use_emulator": True}
+        found = {_CONNECTION[word]: text for word, text in said.items() if word in _CONNECTION}
+        if not found:
+            raise InvalidOption(f"connection_string= has none of {listed(_CONNECTION)}")
+        return found
     if not isinstance(value, str):
         return {"credential_provider": value}
     return {"sas_key" if "sig=" in value else "account_key": value}

@@ -124,15 +124,29 @@ class DirectStage:
         """Copy a change into its place; the root metadata, written last, has made a new store."""
         if self._revise:
             self.place.put(_SWITCHING, b"{}")
-            self._switch()
+            if not self._switch():
+                raise StoreExists(
+                    f"{self.location}: another process has finished this change or given it up"
+                )
 
-    def _switch(self) -> None:
-        """Copy the staged objects into their places, the root last; may be done twice."""
+    def _switch(self) -> bool:
+        """Copy the staged objects into their places, the root last; whether there are any.
+
+        It may be done twice, and by two at once: the root is never left deleted.
+        """
+        root = get_at_most(self.place, _STAGED + ROOT, MOST_METADATA_BYTES)
+        if root is None:
+            self.place.delete(_SWITCHING)
+            return False
         staged = [key for key in self.place.keys(_STAGED) if key != _STAGED + ROOT]
         self.place.delete(ROOT)
         spread(self._take, staged, self.place.max_concurrency)
         self._take(_STAGED + ROOT)
+        if not self._there(ROOT):
+            # Somebody else was faster, and has cleaned up before the root was copied again.
+            self.place.create(ROOT, root)
         self.place.delete(_SWITCHING)
+        return True
 
     def _take(self, key: str) -> None:
         self.place.copy(key, key.removeprefix(_STAGED))
@@ -183,6 +197,7 @@ class _Overlay:
     """
 
     has_cheap_ranges = False
+    reach = ""
 
     def __init__(self, place: Objects, n_shards: int) -> None:
         self.location = place.location

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maskcube.errors import CorruptStore, StoreChanged
 from maskcube.manifest import Piece
-from maskcube.objects import Objects, get_piece
+from maskcube.objects import Objects, get_piece, is_piece
 from maskcube.schema import ROOT
 
 __all__ = ["Edition"]
@@ -35,6 +35,11 @@ class Edition:
         self.identity = identity
         self._objects = objects
         self._stamp = stamp
+
+    @property
+    def token(self) -> tuple[str, Piece, str]:
+        """What differs for another place, another state of it, or another way there."""
+        return self._objects.location, self.identity, self._objects.reach
 
     def get(self, key: str, piece: Piece | None, what: str) -> bytes:
         """Return an object of the store that is read whole, as it was written.
@@ -94,8 +99,7 @@ class Edition:
         StoreChanged
             When another store has taken its place.
         """
-        found = self._objects.get(ROOT, 0, self.identity.length + 1)
-        if found is None or Piece.of(found) != self.identity:
+        if not is_piece(self._objects, ROOT, self.identity):
             raise StoreChanged(
                 f"{self._objects.location} is not the store any more that was opened: it was"
                 " changed or replaced meanwhile; open it again"

@@ -11,7 +11,7 @@ from maskcube.errors import InvalidOption, SourceNotFound, listed
 from maskcube.hdf5 import MaskFile
 from maskcube.layout import FOLDER
 from maskcube.metadata import MOST_CSV_BYTES, read_metadata
-from maskcube.objects import folder_path
+from maskcube.paths import folder_path
 from maskcube.remote import RemotePath, is_url, plain_url
 from maskcube.spool import Spool, spool
 

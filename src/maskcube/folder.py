@@ -38,6 +38,7 @@ class Folder:
 
     has_cheap_ranges = True
     max_concurrency = 1
+    reach = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path

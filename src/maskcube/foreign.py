@@ -107,5 +107,5 @@ class ZarrReader:
         name = name_of(self._objects, row)
         return CorruptMask(f"{self._objects.location}: {found}; cannot read {name}", [row])
 
-    def __dask_tokenize__(self) -> tuple[str, str, Piece]:
-        return type(self).__name__, self._objects.location, self._edition.identity
+    def __dask_tokenize__(self) -> tuple[str, str, Piece, str]:
+        return type(self).__name__, *self._edition.token

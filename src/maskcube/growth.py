@@ -77,8 +77,8 @@ def append(
     progress : bool
         Show a progress bar on stderr and print the report on stdout.
     storage_options : dict, optional
-        For a store at a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
-        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
+        For a store at a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ...,
+        "secret": ..., "endpoint_url": ...}``; else as the environment says, or anonymously.
     source_options : dict, optional
         For a source at a URL: how to reach it, in the words of `storage_options`.
 
@@ -165,12 +165,14 @@ def _append(
         before=encoded_masks(base, full) if partial else (),
         first_row=first_row,
     )
-    n_resumed = write_shards(writer, masks, stage, show=show)
-    change = {"action": APPEND, "first_row": first_row, "source": plan["source"]}
-    columns = _joined(columns_of(base), masks.coordinates())
-    commit(journal, columns, revised(base, journal.plan, change))
-    stage.promote()
-    stage.clean()
+    n_resumed = 0
+    with journal.shared(stage):
+        n_resumed = write_shards(writer, masks, stage, show=show)
+        change = {"action": APPEND, "first_row": first_row, "source": plan["source"]}
+        columns = _joined(columns_of(base), masks.coordinates())
+        commit(journal, columns, revised(base, journal.plan, change))
+        stage.promote()
+        stage.clean()
     return n_resumed
 
 

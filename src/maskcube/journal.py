@@ -11,12 +11,12 @@ import hashlib
 import json
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
 from maskcube.entry import Entry
-from maskcube.errors import CorruptStore, StoreExists
+from maskcube.errors import CorruptStore, MaskcubeError, StoreExists
 from maskcube.layout import Layout, blocks
 from maskcube.manifest import APPEND, CONVERT, REPAIR, UPDATE
 from maskcube.objects import ATTEMPTS, ENTRIES, PLAN, Objects, get_at_most, is_piece
@@ -62,12 +62,10 @@ class Journal:
         self.location = location
         self.layout = Layout(**plan["layout"])
         self._kept = kept or {}
-        self._is_elsewhere = False
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever writes shards elsewhere need not know those that stay, which may be large, but has
-        # to look whether they are wanted any more.
-        return {**self.__dict__, "_kept": {}, "_is_elsewhere": True}
+        # Whoever writes shards elsewhere need not know those that stay, which may be large.
+        return {**self.__dict__, "_kept": {}}
 
     @property
     def kept(self) -> Collection[int]:
@@ -99,7 +97,8 @@ class Journal:
         Raises
         ------
         StoreExists
-            When a run with another plan is unfinished there and `anew` is false.
+            When a run with another plan is unfinished there and `anew` is false, or another
+            process has been faster.
         """
         plan = _as_read(plan)
         begun = _begun(stage.objects)
@@ -118,7 +117,15 @@ class Journal:
         if begun is None:
             begun = plan
             if not stage.objects.create(PLAN, _to_json(plan)):
-                raise StoreExists(f"{stage.location}: another process has just begun to write it")
+                begun = _begun(stage.objects)
+                if begun is None or _differing(plan, begun) - {"created"}:
+                    raise StoreExists(
+                        f"{stage.location}: another process has just begun to write it"
+                    )
+            elif "base" not in plan and stage.objects.size(ROOT) is not None:
+                # Since this one has looked at the place, another one has begun and finished.
+                stage.objects.delete(PLAN)
+                raise StoreExists(f"{stage.location}: another process has just written it")
         for shard in kept or {}:
             stage.keep(shard_key(shard))
         return cls(stage.objects, begun, stage.location, kept)
@@ -130,11 +137,27 @@ class Journal:
         if _differing(_as_read(plan), begun) - _INCIDENTAL:
             return False
         # A plan that was never carried out may lie beside a store that was changed otherwise.
-        return _last_change(MaskStore(stage.place)) == (
-            begun["action"],
-            begun.get("created"),
-            begun["mask"]["crc32c"] if begun["action"] == UPDATE else begun["source"],
-        )
+        return _last_change(MaskStore(stage.place)) == _change_of(begun)
+
+    @contextmanager
+    def shared(self, stage: Stage) -> Iterator[None]:
+        """Let it be no error that another process has finished the same run meanwhile.
+
+        Whoever is slower finds his plan gone, and with it what he has written: then the store that
+        is there tells whether it is of this plan.
+        """
+        try:
+            yield
+        except (StoreExists, CorruptStore):
+            if _begun(self.objects) is not None or not self._is_done(stage):
+                raise
+            # What was written since then is of no use.
+            stage.clean()
+
+    def _is_done(self, stage: Stage) -> bool:
+        with suppress(MaskcubeError):
+            return _last_change(MaskStore(stage.place)) == _change_of(self.plan)
+        return False
 
     def write(self, shard: int, data: bytes, entry: Entry) -> None:
         """Write a shard, and down that it is finished.
@@ -144,17 +167,19 @@ class Journal:
         StoreExists
             When somebody else, with another plan, is writing to the same place by now.
         """
-        if self._is_elsewhere:
-            self.check_is_ours()
-        self._write(shard_key(shard), data)
-        self._write(_entry_key(shard), _to_json(entry.to_json(self._digest)))
+        self.check_is_ours()
+        self.put(shard_key(shard), data)
+        self.put(_entry_key(shard), _to_json(entry.to_json(self._digest)))
 
     def write_root(self, data: bytes) -> None:
         """Write the root metadata, which makes it a store; raises as `write` does."""
         self.check_is_ours()
-        self._write(ROOT, data)
+        self.put(ROOT, data)
+        # What was staged is nobody's if the plan was given up just now.
+        self.check_is_ours()
 
-    def _write(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object; raises as `write` does, rather than replace what is another's."""
         # What is there already is the same, of a run that was interrupted, or a part of it, or of
         # somebody whose plan was discarded and who does not know it yet.
         if not self.objects.create(key, data):
@@ -169,7 +194,7 @@ class Journal:
         StoreExists
             When it is not.
         """
-        begun = _begun(self.objects)
+        begun = _begun(self.objects, self.plan)
         if begun is None:
             raise StoreExists(
                 f"{self.location}: its plan is gone: another process has finished it or given it"
@@ -271,10 +296,22 @@ def _last_change(store: MaskStore) -> tuple[Any, ...]:
     return last["action"], last["created"], last.get("crc32c", last.get("source"))
 
 
-def _begun(objects: Objects) -> dict[str, Any] | None:
+def _change_of(plan: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what `_last_change` finds where a plan was carried out."""
+    what = plan["mask"]["crc32c"] if plan["action"] == UPDATE else plan.get("source")
+    return plan["action"], plan.get("created"), what
+
+
+def _begun(objects: Objects, expected: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """Return the plan that is there, an empty one if it is none; None when nothing is there."""
-    data = get_at_most(objects, PLAN, MOST_METADATA_BYTES)
-    return None if data is None else parsed_metadata(data)
+    found = None
+    # One from afar that is none, or another one than expected, may have been damaged on its way.
+    for _ in range(1 if objects.has_cheap_ranges else ATTEMPTS):
+        data = get_at_most(objects, PLAN, MOST_METADATA_BYTES)
+        found = None if data is None else parsed_metadata(data)
+        if found is None or (found and expected in (None, found)):
+            break
+    return found
 
 
 def _as_read(plan: dict[str, Any]) -> dict[str, Any]:

@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
 
-from maskcube.access import SCHEMES, Access, scheme_of
+from maskcube.access import Access, location_of, scheme_of
 from maskcube.bucket import Bucket, MemoryBucket, UrlBucket
 from maskcube.errors import CorruptStore, InvalidOption, NotAMaskStore
 from maskcube.folder import WORK, Folder, reason, unreadable
 from maskcube.manifest import Piece
+from maskcube.paths import folder_path, of_file_url
 from maskcube.session import SessionObjects
 
 if TYPE_CHECKING:
@@ -35,13 +35,10 @@ __all__ = [
     "Objects",
     "StoreLike",
     "ZarrObjects",
-    "folder_path",
     "get_at_most",
     "get_piece",
     "is_piece",
     "open_objects",
-    "partial_path",
-    "refuse_url",
 ]
 
 PLAN = f"{WORK}/plan.json"
@@ -70,6 +67,10 @@ class Objects(Protocol):
     max_concurrency: int
     """Most requests to have under way at once, where they are not cheap."""
 
+    @property
+    def reach(self) -> str:
+        """What differs where the same place is reached as somebody else, or in another way."""
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Return an object, or `length` bytes of it from `start` on; None if it is not there.
 
@@ -93,7 +94,7 @@ class Objects(Protocol):
         """Write an object unless another one is there; whether it holds these bytes now."""
 
     def copy(self, source: str, target: str) -> None:
-        """Make an object a copy of another one."""
+        """Make an object a copy of another one, if that one is there."""
 
     def delete(self, *keys: str) -> None:
         """Delete objects, and whatever lies below their names; none there is no error."""
@@ -110,6 +111,7 @@ class ZarrObjects:
 
     has_cheap_ranges = False
     max_concurrency = 16
+    reach = ""
 
     def __init__(self, store: Store, location: str | None = None) -> None:
         self.store = store
@@ -237,49 +239,6 @@ def is_piece(objects: Objects, key: str, piece: Piece) -> bool:
     return data is not None and Piece.of(data) == piece
 
 
-def folder_path(store: StoreLike) -> Path | None:
-    """Return the local path that `store` names; None when it is not a folder on this machine."""
-    if not isinstance(store, str | os.PathLike):
-        return None
-    text = _of_file_url(os.fspath(store))
-    if "://" in text or text.endswith(".zip"):
-        return None
-    if "\0" in text:
-        raise InvalidOption(f"store={text!r} is no path: it contains NUL")
-    refuse_url(text)
-    try:
-        # Absolute: a worker, or the process itself later, may stand in another folder.
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:
-        raise InvalidOption(f"store={text!r}: {error}") from error
-
-
-def refuse_url(path: str | os.PathLike[str]) -> None:
-    """Raise `InvalidOption` where a path on this machine is wanted and a URL was meant."""
-    text = os.fspath(path)
-    scheme, colon, _ = text.partition(":")
-    if colon and scheme.lower() in SCHEMES:
-        raise InvalidOption(
-            f"{text!r} is no path on this machine; where a URL may stand, give it as a text that"
-            f" begins with {scheme.lower()}:// (a pathlib.Path takes a slash away)"
-        )
-
-
-def _of_file_url(text: str) -> str:
-    """Return the path of a URL ``file://``; whatever else it is, as it is."""
-    if scheme_of(text) != "file":
-        return text
-    parts = urlsplit(text)
-    if parts.netloc not in {"", "localhost"} or not parts.path:
-        raise InvalidOption(f"{text!r} names no path on this machine: file:///folder/masks.zarr")
-    return unquote(parts.path)
-
-
-def partial_path(target: Path) -> Path:
-    """Return where a local store is built before it is moved to `target`."""
-    return target.with_name(f"{target.name}.partial")
-
-
 def open_objects(
     store: StoreLike,
     storage_options: dict[str, Any] | None = None,
@@ -297,13 +256,13 @@ def open_objects(
         return _open_url(store, storage_options or {}, read_only=read_only)
     if storage_options:
         raise InvalidOption(
-            f"storage_options are for URLs; {store!r} is none (those of a source are source_options)"
+            f"storage_options are for URLs; {store!r} is none (a source has source_options)"
         )
     path = folder_path(store)
     if path is not None:
         return Folder(path)
     if isinstance(store, str | os.PathLike):
-        path = Path(_of_file_url(os.fspath(store))).expanduser()
+        path = Path(of_file_url(os.fspath(store))).expanduser()
         return _open_zip(path, read_only=read_only)
     return _open_object(store, read_only=read_only)
 
@@ -319,13 +278,19 @@ def _open_object(store: StoreLike, *, read_only: bool) -> Objects:
         if store.read_only and not read_only:
             raise InvalidOption(f"store={store!r} can only be read: open it with read_only=False")
         if type(store) is ObjectStore:
-            return Bucket(store.store, str(store))
+            return Bucket(store.store, _name_of(store.store))
         return ZarrObjects(store)
     if type(store).__module__.startswith("obstore"):
-        return Bucket(store, str(store))
+        return Bucket(store, _name_of(store))
     raise InvalidOption(
         f"store={store!r} is a {type(store).__name__}; give a path, a URL or a zarr Store"
     )
+
+
+def _name_of(store: Any) -> str:  # noqa: ANN401 - obstore's stores have no type in common
+    """Return where an obstore store is; the URL of one over https may hold credentials."""
+    url = getattr(store, "url", None)
+    return location_of(url) if isinstance(url, str) else str(store)
 
 
 def _open_zip(path: Path, *, read_only: bool) -> Objects:

@@ -116,8 +116,8 @@ def open_masks(
         ``{"mask": 10}``; a size for every dimension, y and x too, as in xarray; None for a lazy
         array without dask.
     storage_options : dict, optional
-        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
-        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
+        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ...,
+        "secret": ..., "endpoint_url": ...}``; else as the environment says, or anonymously.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def masks_of(opened: MaskStore, chunks: Chunks = "auto") -> xr.DataArray:
     else:
         from dask.base import tokenize
 
-        name = f"{MASKS}-{tokenize(opened.location, opened.edition.identity, wanted)}"
+        name = f"{MASKS}-{tokenize(*opened.edition.token, wanted)}"
         chunked = masks.chunk(wanted, name=name)
     return dataset.assign({MASKS: chunked})[MASKS]
 

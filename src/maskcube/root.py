@@ -15,16 +15,8 @@ from maskcube.errors import (
 )
 from maskcube.layout import Layout
 from maskcube.manifest import CONVERT, Piece, is_sealed
-from maskcube.objects import (
-    ATTEMPTS,
-    ENTRIES,
-    PLAN,
-    REPLACING,
-    Folder,
-    Objects,
-    get_at_most,
-    partial_path,
-)
+from maskcube.objects import ATTEMPTS, ENTRIES, PLAN, REPLACING, Folder, Objects, get_at_most
+from maskcube.paths import partial_path
 from maskcube.schema import COORDINATES, COPY, MASKS, ROOT, description_crc
 
 __all__ = ["MOST_METADATA_BYTES", "arrays_of", "check_arrays", "parsed_metadata", "read_root"]

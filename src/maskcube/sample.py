@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskcube.errors import InvalidOption, StoreExists
-from maskcube.objects import refuse_url
 from maskcube.painting import Painting
+from maskcube.paths import refuse_url
 from maskcube.scenes import SCENES, illusion
 from maskcube.source import CSV_NAME, FOLDER, HDF5_NAME
 

@@ -22,7 +22,8 @@ from maskcube.backing import Backing, open_backing
 from maskcube.catalog import Catalog
 from maskcube.errors import LabelNotFound, MissingDependency, RowNotFound, listed
 from maskcube.metadata import COLUMNS
-from maskcube.objects import StoreLike, folder_path
+from maskcube.objects import StoreLike
+from maskcube.paths import folder_path
 from maskcube.schema import COORDINATES
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Segmentations:
         HDF5 in ``stimuli``, of which only what is wanted is fetched. Defaults to the data folder
         that ``laion_fmri`` is configured with.
     storage_options : dict, optional
-        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
-        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
+        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ...,
+        "secret": ..., "endpoint_url": ...}``; else as the environment says, or anonymously.
 
     Raises
     ------

@@ -41,6 +41,7 @@ class SessionObjects:
 
     has_cheap_ranges = False
     max_concurrency = 16
+    reach = ""
 
     def __init__(self, store: Any) -> None:  # noqa: ANN401 - icechunk may not be installed
         self.store = store

@@ -9,6 +9,7 @@ give zeros.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -84,10 +85,14 @@ class ShardReader:
         self._start_empty()
 
     def _start_empty(self) -> None:
-        self._lock = threading.Lock()
+        self._start_locks()
         self._indexes: dict[int, list[tuple[int, int]]] = {}
         self._shards: OrderedDict[int, tuple[EncodedShard, int]] = OrderedDict()
         self._cached_bytes = 0
+
+    def _start_locks(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
         self._turns: dict[int, threading.Lock] = {}
 
     def read(
@@ -211,6 +216,9 @@ class ShardReader:
             found = {shard: self._fetch_ranges(shard, slots) for shard, slots in wanted.items()}
             self._edition.check_cheaply()
             return found
+        if self._process != os.getpid():
+            # Who held them stayed with the process that was forked.
+            self._start_locks()
         at_once = self._objects.max_concurrency
         fetched = spread(lambda asked: self._fetch_whole(*asked), list(wanted.items()), at_once)
         return dict(zip(wanted, fetched, strict=True))
@@ -309,20 +317,20 @@ class ShardReader:
             rows,
         )
 
-    def __dask_tokenize__(self) -> tuple[str, str, Piece]:
-        return type(self).__name__, self._objects.location, self._edition.identity
+    def __dask_tokenize__(self) -> tuple[str, str, Piece, str]:
+        return type(self).__name__, *self._edition.token
 
     def __reduce__(self) -> tuple[Callable[..., ShardReader], tuple[dict[str, Any]]]:
         kept = ("layout", "runs", "_objects", "_edition", "_pieces")
         return _unpickled, ({name: self.__dict__[name] for name in kept},)
 
 
-_unpickled_readers: WeakValueDictionary[tuple[str, Piece], ShardReader] = WeakValueDictionary()
+_unpickled_readers: WeakValueDictionary[tuple[str, Piece, str], ShardReader] = WeakValueDictionary()
 
 
 def _unpickled(state: dict[str, Any]) -> ShardReader:
     """Return the reader of this state that is in this process already, or a new one."""
-    key = state["_objects"].location, state["_edition"].identity
+    key = state["_edition"].token
     reader = _unpickled_readers.get(key)
     if reader is None:
         reader = ShardReader.__new__(ShardReader)

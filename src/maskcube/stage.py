@@ -28,11 +28,10 @@ from maskcube.objects import (
     Folder,
     Objects,
     StoreLike,
-    folder_path,
     get_at_most,
     open_objects,
-    partial_path,
 )
+from maskcube.paths import folder_path, partial_path
 from maskcube.root import MOST_METADATA_BYTES
 from maskcube.schema import NODES, ROOT
 from maskcube.session import SessionObjects

@@ -82,8 +82,8 @@ def info(store: StoreLike, *, storage_options: dict[str, Any] | None = None) -> 
     store : path, URL or zarr Store
         A converted store.
     storage_options : dict, optional
-        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
-        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
+        For a URL: how to reach it, as in ``{"anon": True}`` or ``{"key": ...,
+        "secret": ..., "endpoint_url": ...}``; else as the environment says, or anonymously.
 
     Raises
     ------

@@ -128,6 +128,7 @@ class _Waiting:
     """
 
     has_cheap_ranges = False
+    reach = ""
 
     def __init__(self, place: SessionObjects, *, n_kept: int) -> None:
         self.location = place.location

@@ -85,8 +85,8 @@ def verify(
     progress : bool
         Show a progress bar on stderr.
     storage_options : dict, optional
-        For the URL of a store: how to reach it, as in ``{"anon": True}`` or ``{"key": ..., "secret": ...,
-        "endpoint_url": ...}``; otherwise as the environment says, or anonymously.
+        For the URL of a store: how to reach it, as in ``{"anon": True}`` or ``{"key": ...,
+        "secret": ..., "endpoint_url": ...}``; else as the environment says, or anonymously.
     source_options : dict, optional
         For a source at a URL: how to reach it.
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from maskcube.errors import InvalidOption, SourceError, StoreExists, listed, missing
 from maskcube.layout import DIMS
 from maskcube.manifest import Piece
-from maskcube.objects import StoreLike, folder_path, open_objects
+from maskcube.objects import StoreLike, open_objects
+from maskcube.paths import folder_path
 from maskcube.provenance import generator, now
 from maskcube.remote import is_url, plain_url
 from maskcube.schema import MASK_ATTRIBUTES, MASKS, create_coordinate, value_bytes

@@ -22,6 +22,7 @@ from zarr.storage import ObjectStore
 import maskcube
 from maskcube.bucket import Bucket
 
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 N_MASKS = 320
 N_SHARDS = 5
 
@@ -442,6 +443,24 @@ class TestErrors:
         options = {**seaweed.options, "endpoint_url": "http://127.0.0.1:9"}
         found = self.refusal(url, options, ConnectionError)
         assert "cannot read zarr.json: the connection was refused" in found
+
+    def test_no_ranges(self, seaweed: SeaweedFS, url: str) -> None:
+        with Proxy(seaweed.endpoint) as proxy:
+            proxy.answer(lambda *_: True, 200, b"{}", {"ETag": '"1"', "Last-Modified": DATE})
+            options = {**seaweed.options, "endpoint_url": proxy.endpoint}
+            found = self.refusal(url, options, maskcube.InvalidOption)
+            assert "gives no ranges of bytes" in found
+
+    def test_a_root_that_comes_damaged_is_no_other_store(
+        self, seaweed: SeaweedFS, url: str
+    ) -> None:
+        with Proxy(seaweed.endpoint) as proxy:
+            options = {**seaweed.options, "endpoint_url": proxy.endpoint}
+            masks = maskcube.open_masks(url, storage_options=options)
+            proxy.fault("flip", when=lambda _, path: "/c/0/0/0" in path)
+            proxy.fault("short", when=lambda _, path: path.endswith("zarr.json"), times=1)
+            with pytest.raises(maskcube.CorruptMask):
+                masks[0].compute()
 
     def test_words_that_have_no_meaning(self, seaweed: SeaweedFS, url: str) -> None:
         options = {**seaweed.options, "secrte": "wrong-secret"}

@@ -35,6 +35,7 @@ FLOORS = [
         "answers",
         "bucket",
         "session",
+        "paths",
         "objects",
         "remote",
         "spool",
