@@ -75,6 +75,10 @@ def _memory(n_bytes: float) -> str:
 
 _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "median_s": ("median", _duration),
+    "n_requests": ("requests", "{:,}".format),
+    "bytes_down": ("bytes down", "{:,}".format),
+    "bytes_up": ("bytes up", "{:,}".format),
+    "masks_a_second": ("masks/s", "{:,.0f}".format),
     "cpu_s": ("CPU", _duration),
     "peak_bytes": ("peak memory", _memory),
     "bytes": ("bytes", "{:,}".format),
