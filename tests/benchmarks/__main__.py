@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    calibration,
     cloud,
     conversion,
     lookup,
@@ -30,7 +31,7 @@ _CONTESTS: dict[str, Callable[[Workload], list[Contest]]] = {
     "get": lookup.contests,
     "select": selection.contests,
 }
-_SECTIONS = [*_CONTESTS, "scan", "convert", "size", "cloud"]
+_SECTIONS = [*_CONTESTS, "scan", "convert", "size", "cloud", "scaling"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,6 +66,8 @@ def _records(section: str, workload: Workload, asked: argparse.Namespace) -> Ite
         yield sizes.measure(workload)
     elif section == "cloud":
         yield from cloud.measure(workload, asked.repetitions)
+    elif section == "scaling":
+        yield from calibration.measure(workload)
     elif section == "convert":
         yield from conversion.measure(
             workload, asked.repetitions, asked.peer_masks, asked.rechunker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -136,7 +137,12 @@ def workers(n_workers: int) -> Iterator[Any]:
         return
     from distributed import Client, LocalCluster
 
-    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    options: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        # Workers complain of the scheduler when both end.
+        "silence_logs": logging.CRITICAL,
+    }
     with (
         LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=True, **options) as made,
         Client(made) as client,
