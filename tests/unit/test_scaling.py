@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from benchmarks.scaling import Costs, Place, Spans, conversion, opening, scan, tasks_in_turn
 
 COSTS = Costs(
