@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -43,10 +44,100 @@ def measure(workload: Workload) -> Iterator[Record]:
     yield record
     with Bucket() as bucket:
         entry_bytes = _uploaded(bucket, workload)
-        costs = Costs(**{**vars(costs), "entry_bytes": entry_bytes})
+        costs = replace(costs, entry_bytes=entry_bytes)
         yield _shard_sizes(bucket, workload)
-        yield _compared(bucket, workload, costs)
-    yield from _predicted(costs)
+        works = _fixed(bucket, workload, _works(workload, costs))
+        yield _compared(bucket, workload, works)
+    yield from _predicted(works)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Something that workers do, and what the model says of it."""
+
+    name: str
+    do: Callable[[Bucket, Workload, int, Any], Any]
+    predict: Callable[[Spans, Costs, Place], Prediction]
+    costs: Mapping[int, Costs]
+    """By masks in a shard."""
+    task_masks: int
+    """Masks in a task, if they are more than a shard."""
+    fewest_shards: int = 1
+    """In a task, if there are so many."""
+
+    def spans(self, n_masks: int, shard_masks: int) -> Spans:
+        shards = max(self.fewest_shards, self.task_masks // shard_masks)
+        return Spans(n_masks, shard_masks, shards)
+
+    def prediction(self, n_masks: int, shard_masks: int, place: Place) -> Prediction:
+        spans = self.spans(n_masks, shard_masks)
+        return self.predict(spans, self.costs[shard_masks], place)
+
+
+def _works(workload: Workload, costs: Costs) -> list[_Work]:
+    def tasks(bucket: Bucket, _: Workload, shard_masks: int, client: Any) -> Any:
+        return clusters.scan_tasks(bucket, _name(shard_masks), client)
+
+    def parts(bucket: Bucket, _: Workload, shard_masks: int, client: Any) -> Any:
+        return clusters.scan_parts(bucket, _name(shard_masks), client)
+
+    # What a task reads whole takes new memory for each mask.
+    loading = {n: replace(costs, decode_s=_load_s(workload, n)) for n in _SHARDS}
+    usual = dict.fromkeys(_SHARDS, costs)
+    return [
+        _Work("scan by dask chunks", tasks, scaling.scan, loading, 1),
+        _Work("scan by `map_masks`", parts, scaling.scan, usual, _PART_MASKS),
+        _Work("conversion", _convert, scaling.conversion, usual, 1, 4),
+    ]
+
+
+def _load_s(workload: Workload, n_masks: int) -> float:
+    """Return the seconds of a mask where so many are read, and then counted."""
+    reader: Any = maskcube.open_masks(workload.store).data
+    rows = np.arange(min(n_masks, workload.n_masks))
+    read = partial(reader.reader.read, rows, workers=1)
+    return min(_timed(lambda: clusters.count_block(read())) for _ in range(3)) / len(rows)
+
+
+def _fixed(bucket: Bucket, workload: Workload, works: list[_Work]) -> list[_Work]:
+    """Measure with 64 masks what does not depend on their number."""
+    few = replace(workload, row=workload.subset("row", _USUAL))
+    _convert(bucket, few, _USUAL, None)
+    found = []
+    for work in works:
+        walls = [_once(bucket, few, work, 1, _USUAL, latency) for latency in (0, 0.02)]
+        places = [_place(bucket, 1, latency) for latency in (0, 0.02)]
+        apart = [
+            wall - work.prediction(_USUAL, _USUAL, place).total_s
+            for wall, place in zip(walls, places, strict=True)
+        ]
+        fixed = {"first_s": max(0.0, apart[0]), "rounds": max(0.0, (apart[1] - apart[0]) / 0.02)}
+        costs = {size: replace(each, **fixed) for size, each in work.costs.items()}
+        found.append(replace(work, costs=costs))
+    _convert(bucket, workload, _USUAL, None)
+    return found
+
+
+def _once(bucket: Bucket, workload: Workload, work: _Work, n_workers: int, *given: Any) -> float:
+    """Return the seconds that it takes, with so many workers, masks in a shard, and latency."""
+    shard_masks, latency_s = given
+    do = partial(work.do, bucket, workload, shard_masks)
+    run = clusters.Run(work.name, n_workers, do)
+    run.once(bucket, latency_s)
+    return run.times_s[0]
+
+
+def _place(bucket: Bucket, n_workers: int, latency_s: float) -> Place:
+    """Return this place, where the server and the proxy take some time too."""
+    import obstore
+
+    store = bucket.obstore(_name(_USUAL))
+    reads = [_timed(lambda: obstore.get(store, "zarr.json").bytes()) for _ in range(10)]
+    data = bytes(75_000)
+    writes = [_timed(lambda: obstore.put(store, "written", data)) for _ in range(10)]
+    read_s, write_s = statistics.median(reads), statistics.median(writes)
+    longer = max(0.0, write_s - read_s)
+    return Place(n_workers=n_workers, latency_s=latency_s + read_s, write_s=longer)
 
 
 @contextmanager
@@ -239,51 +330,19 @@ def _size_row(name: str, shard_masks: int, wall: float, traffic: Any) -> Record:
     }
 
 
-def _compared(bucket: Bucket, workload: Workload, costs: Costs) -> Record:
+def _compared(bucket: Bucket, workload: Workload, works: list[_Work]) -> Record:
     """Run what the model predicts, with all but one of the parameters as usual."""
     grid = [(n, _USUAL, latency) for n in (1, 2) for latency in _LATENCIES_S]
-    grid += [(n, size, 0.02) for n in (1, 2) for size in _SHARDS if size != _USUAL]
+    grid += [(1, size, 0.02) for size in _SHARDS if size != _USUAL]
     rows = []
     for n_workers, shard_masks, latency_s in grid:
-        place = Place(n_workers=n_workers, latency_s=latency_s + _server_s(bucket))
-        spans = Spans(workload.n_masks, shard_masks)
+        place = _place(bucket, n_workers, latency_s)
         name = f"{n_workers} x 1 thread, {shard_masks:,} masks a shard, {latency_s * 1e3:.0f} ms"
-        parts = Spans(workload.n_masks, shard_masks, max(1, _PART_MASKS // shard_masks))
-        for what, work, predicted in (
-            (
-                "scan by dask chunks",
-                partial(clusters.scan_tasks, bucket, _name(shard_masks)),
-                scaling.scan(spans, costs, place),
-            ),
-            (
-                "scan by `map_masks`",
-                partial(clusters.scan_parts, bucket, _name(shard_masks)),
-                scaling.scan(parts, costs, place),
-            ),
-            (
-                "conversion",
-                partial(_convert, bucket, workload, shard_masks),
-                scaling.conversion(_written(workload.n_masks, shard_masks), costs, place),
-            ),
-        ):
-            run = clusters.Run(what, n_workers, work)
-            run.once(bucket, latency_s)
-            rows.append(_compared_row(f"{what}, {name}", run.times_s[0], predicted))
+        for work in works:
+            wall = _once(bucket, workload, work, n_workers, shard_masks, latency_s)
+            predicted = work.prediction(workload.n_masks, shard_masks, place)
+            rows.append(_compared_row(f"{work.name}, {name}", wall, predicted))
     return _table("scaling-checked", "Measured once, and predicted", rows)
-
-
-def _written(n_masks: int, shard_masks: int) -> Spans:
-    """Return the tasks of a conversion: at least four shards, and a block of the source."""
-    return Spans(n_masks, shard_masks, 4)
-
-
-def _server_s(bucket: Bucket) -> float:
-    """Return what the server and the proxy take for a request, with nothing added."""
-    import obstore
-
-    store = bucket.obstore(_name(_USUAL))
-    times = [_timed(lambda: obstore.get(store, "zarr.json").bytes()) for _ in range(10)]
-    return statistics.median(times)
 
 
 def _compared_row(name: str, measured: float, predicted: Prediction) -> Record:
@@ -291,24 +350,21 @@ def _compared_row(name: str, measured: float, predicted: Prediction) -> Record:
     return {**_figure(name, measured), "predicted_s": total, "off": total / measured - 1}
 
 
-def _predicted(costs: Costs) -> Iterator[Record]:
-    place = partial(Place, latency_s=_CLOUD_S)
+def _predicted(works: list[_Work]) -> Iterator[Record]:
     for n_masks in (24_011, _MANY):
-        rows = [_prediction_row("open", scaling.opening(Spans(n_masks), costs, place()))]
+        costs = works[0].costs[_USUAL]
+        place = Place(latency_s=_CLOUD_S)
+        rows = [_prediction_row("open", scaling.opening(Spans(n_masks), costs, place))]
         for n_workers in (1, 10, 100, 1000):
-            there = place(n_workers=n_workers)
-            scans = {"a shard a task": Spans(n_masks), "16 shards a task": Spans(n_masks, 64, 16)}
+            there = replace(place, n_workers=n_workers)
             rows += [
                 _prediction_row(
-                    f"scan, {name}, {n_workers:,} workers", scaling.scan(spans, costs, there)
+                    f"{work.name}, {n_workers:,} workers", work.prediction(n_masks, _USUAL, there)
                 )
-                for name, spans in scans.items()
+                for work in works
             ]
-            written = scaling.conversion(_written(n_masks, _USUAL), costs, there)
-            rows.append(_prediction_row(f"conversion, {n_workers:,} workers", written))
-        yield _table(
-            f"scaling-{n_masks}", f"Predicted for {n_masks:,} masks, requests of 30 ms", rows
-        )
+        title = f"Predicted for {n_masks:,} masks, requests of {_CLOUD_S * 1e3:.0f} ms"
+        yield _table(f"scaling-{n_masks}", title, rows)
 
 
 def _prediction_row(name: str, predicted: Prediction) -> Record:

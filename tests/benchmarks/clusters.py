@@ -23,7 +23,7 @@ from benchmarks.contest import Record, ranked, rounds
 from benchmarks.remote import STORE
 from benchmarks.workload import Workload
 
-__all__ = ["Run", "measure", "peak_bytes", "scan_parts", "scan_tasks", "workers"]
+__all__ = ["Run", "count_block", "measure", "peak_bytes", "scan_parts", "scan_tasks", "workers"]
 
 _PART_MASKS = 1024
 """Masks that a task of `map_masks` counts: shards of so many are fetched together."""
@@ -175,7 +175,8 @@ def _count(mask: np.ndarray[Any, Any]) -> int:
     return int(np.count_nonzero(mask.view(np.bool_)))
 
 
-def _count_block(masks: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def count_block(masks: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Count the pixels of each mask, (mask, 1, 1)."""
     return np.array([_count(mask) for mask in masks], np.int64).reshape(-1, 1, 1)
 
 
@@ -183,7 +184,7 @@ def scan_tasks(bucket: Bucket, store: str, client: Any) -> np.ndarray[Any, Any]:
     """Count by the tasks that dask makes of the lazy array, a shard each."""
     assert client is not None
     masks = maskcube.open_masks(bucket.url(store), storage_options=bucket.options).data
-    counts = masks.map_blocks(_count_block, dtype=np.int64, chunks=(masks.chunks[0], (1,), (1,)))
+    counts = masks.map_blocks(count_block, dtype=np.int64, chunks=(masks.chunks[0], (1,), (1,)))
     return np.asarray(counts.compute())[:, 0, 0]
 
 

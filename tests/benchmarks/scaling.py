@@ -42,6 +42,8 @@ class Place:
     n_workers: int = 1
     latency_s: float = 0.02
     """Of a request, until its answer begins."""
+    write_s: float = 0.0
+    """What a request that writes takes longer."""
     bandwidth: float = 100e6
     """Bytes a second of each worker, and of the process that asks them."""
     gets_a_second: float = 5500
@@ -96,6 +98,14 @@ class Costs:
     """Of the journal and the rest, for each mask, without waiting."""
     commit_shard_s: float = 0.0
     """The same, for each shard."""
+    first_s: float = 0.0
+    """What the first mask takes longer than others: new workers, new connections, the report."""
+    rounds: float = 0.0
+    """Requests at the beginning and the end, one after the other."""
+
+    def fixed_s(self, place: Place) -> float:
+        """Return what does not depend on the number of masks."""
+        return self.first_s + self.rounds * place.latency_s
 
 
 @dataclass(frozen=True)
@@ -275,7 +285,7 @@ def scan(spans: Spans, costs: Costs, place: Place) -> Prediction:
     workers = tasks_in_turn(tasks, place.n_workers, costs.task_s)
     opened = opening(spans, costs, place).total_s
     return Prediction(
-        {"open": opened, "workers": workers},
+        {"fixed": costs.fixed_s(place), "open": opened, "workers": workers},
         {
             "scheduler": n_tasks * costs.task_s,
             "bucket": spans.n_shards / place.gets_a_second,
@@ -289,7 +299,7 @@ def conversion(spans: Spans, costs: Costs, place: Place) -> Prediction:
     bucket = _Turns(1 / place.puts_a_second)
 
     def put(n_bytes: float) -> Step:
-        return lambda now: bucket.after(now) + place.answer_s(n_bytes)
+        return lambda now: bucket.after(now) + place.write_s + place.answer_s(n_bytes)
 
     def steps(shards: list[int]) -> Task:
         # The next shard is encoded while the one before is written, and then its entry.
@@ -306,6 +316,7 @@ def conversion(spans: Spans, costs: Costs, place: Place) -> Prediction:
     n_tasks = math.ceil(spans.n_shards / spans.task_shards)
     return Prediction(
         {
+            "fixed": costs.fixed_s(place),
             "source": spans.n_masks * costs.check_s,
             "workers": tasks_in_turn(tasks, place.n_workers, costs.task_s),
             "commit": _commit_s(spans, costs, place),
@@ -325,4 +336,4 @@ def _commit_s(spans: Spans, costs: Costs, place: Place) -> float:
     waiting = place.side_by_side(3 * spans.n_shards, n_bytes, place.gets_a_second)
     rest = 2 * spans.n_masks * (costs.step_bytes + costs.column_bytes) / place.bandwidth
     working = spans.n_masks * costs.commit_s + spans.n_shards * costs.commit_shard_s
-    return waiting + working + rest + 8 * place.latency_s
+    return waiting + working + rest

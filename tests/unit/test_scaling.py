@@ -80,10 +80,20 @@ def test_the_commit_does_not_get_shorter_with_more_workers() -> None:
         conversion(Spans(1_000_000, 64, 4), COSTS, replace(NEAR, n_workers=n)) for n in (1, 1000)
     )
     assert alone.parts_s["commit"] == many.parts_s["commit"]
-    # Three requests a shard, four at once; its CPU; eight requests one after the other.
+    # Three requests a shard, four at once; and what is computed.
     waiting = -(-3 * 15_625 // 4) * 0.1
-    assert many.parts_s["commit"] == pytest.approx(waiting + 15_625e-3 + 200 + 0.8, rel=1e-3)
+    assert many.parts_s["commit"] == pytest.approx(waiting + 15_625e-3 + 200, rel=1e-3)
     assert many.limit == "commit"
+
+
+def test_what_does_not_depend_on_the_masks_is_added() -> None:
+    place = replace(NEAR, write_s=0.05)
+    few, more = (
+        conversion(Spans(64), costs, place)
+        for costs in (COSTS, replace(COSTS, first_s=1.5, rounds=20))
+    )
+    assert more.total_s - few.total_s == pytest.approx(1.5 + 20 * 0.1)
+    assert few.parts_s["workers"] == pytest.approx(0.001 + 0.64 + 2 * 0.15, abs=1e-4)
 
 
 def test_opening_asks_again_where_the_labels_are_long() -> None:
