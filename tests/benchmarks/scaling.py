@@ -12,7 +12,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = [
     "Costs",
@@ -102,6 +102,11 @@ class Costs:
     """What the first mask takes longer than others: new workers, new connections, the report."""
     rounds: float = 0.0
     """Requests at the beginning and the end, one after the other."""
+
+    def on_busy_cores(self, factor: float) -> Costs:
+        """Return the same where others use the cores too, and all takes so many times as long."""
+        times = {name: value * factor for name, value in vars(self).items() if name[-2:] == "_s"}
+        return replace(self, **times)
 
     def fixed_s(self, place: Place) -> float:
         """Return what does not depend on the number of masks."""

@@ -96,6 +96,15 @@ def test_what_does_not_depend_on_the_masks_is_added() -> None:
     assert few.parts_s["workers"] == pytest.approx(0.001 + 0.64 + 2 * 0.15, abs=1e-4)
 
 
+def test_busy_cores_prolong_what_is_computed_and_nothing_else() -> None:
+    twice = COSTS.on_busy_cores(2)
+    assert (twice.decode_s, twice.commit_shard_s) == (0.004, 2e-3)
+    assert (
+        replace(twice, **{name: value for name, value in vars(COSTS).items() if name[-2:] == "_s"})
+        == COSTS
+    )
+
+
 def test_opening_asks_again_where_the_labels_are_long() -> None:
     few, many = (opening(Spans(n), COSTS, NEAR) for n in (100_000, 200_000))
     assert few.parts_s["requests"] == pytest.approx(0.1, abs=1e-4)
