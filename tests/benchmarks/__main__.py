@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import (
-    calibration,
     cloud,
     conversion,
     lookup,
     machine,
     opening,
+    rehearsal,
     report,
     scan,
     selection,
@@ -67,7 +67,7 @@ def _records(section: str, workload: Workload, asked: argparse.Namespace) -> Ite
     elif section == "cloud":
         yield from cloud.measure(workload, asked.repetitions)
     elif section == "scaling":
-        yield from calibration.measure(workload)
+        yield from rehearsal.measure(workload)
     elif section == "convert":
         yield from conversion.measure(
             workload, asked.repetitions, asked.peer_masks, asked.rechunker
