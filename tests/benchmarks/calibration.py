@@ -59,7 +59,7 @@ def costs_of(workload: Workload) -> tuple[Costs, Record]:
     root_bytes = (big.root_bytes - small.root_bytes) / Spans(MANY).n_shards
     open_s = min(_cpu_s(big.open) for _ in range(3))
     parse_s = min(_cpu_s(big.parse) for _ in range(3))
-    tasks_s = {n: _task_s(n) for n in (10_000, 30_000)}
+    tasks_s = {n: _task_s(n) for n in (1_000, 10_000)}
     # The same labels again and again would take less than others do.
     sizes = {name: size / n_masks for name, (size, _) in block["coordinates"].items()}
     costs = Costs(

@@ -215,7 +215,7 @@ def _size_row(name: str, shard_masks: int, wall: float, traffic: Any) -> Record:
 
 def _compared(bucket: Bucket, workload: Workload, works: list[_Work]) -> Record:
     """Run what the model predicts, with all but one of the parameters as usual."""
-    grid = [(n, USUAL, latency) for n in (1, 2) for latency in _LATENCIES_S]
+    grid = [(n, USUAL, latency) for latency in _LATENCIES_S for n in (1, 2)]
     grid += [(1, size, 0.02) for size in SHARDS if size != USUAL]
     some = maskcube.open_masks(workload.store, chunks=None)[:1000]
     rows = []
