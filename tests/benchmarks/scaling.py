@@ -142,7 +142,7 @@ class Prediction:
     parts_s: dict[str, float]
     """Seconds of what is done one after the other."""
     limits_s: dict[str, float]
-    """The least that the scheduler, the bucket and the workers' cores would take alone."""
+    """The least that the scheduler, the bucket, and the workers' cores and waiting take alone."""
 
     @property
     def total_s(self) -> float:
@@ -294,6 +294,10 @@ def scan(spans: Spans, costs: Costs, place: Place) -> Prediction:
         {
             "scheduler": n_tasks * costs.task_s,
             "bucket": spans.n_shards / place.gets_a_second,
+            "waiting": n_tasks
+            * math.ceil(spans.task_shards / place.max_concurrency)
+            * place.latency_s
+            / place.n_workers,
             "cores": spans.n_masks * costs.decode_s / place.n_workers,
         },
     )
@@ -329,6 +333,7 @@ def conversion(spans: Spans, costs: Costs, place: Place) -> Prediction:
         {
             "scheduler": n_tasks * costs.task_s,
             "bucket": 2 * spans.n_shards / place.puts_a_second,
+            "waiting": 2 * n_tasks * place.latency_s / place.n_workers,
             "cores": spans.n_masks * costs.encode_s / place.n_workers,
         },
     )

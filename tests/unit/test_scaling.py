@@ -54,6 +54,12 @@ def test_workers_divide_what_the_scheduler_does_not_hold_up() -> None:
     assert found.parts_s["workers"] == pytest.approx(4 * 0.001 + 0.1 + 0.128, abs=1e-4)
 
 
+def test_one_worker_waits_for_answers() -> None:
+    found = scan(Spans(256), replace(COSTS, decode_s=0.001), NEAR)
+    assert found.limits_s["waiting"] == pytest.approx(4 * 0.1)
+    assert found.limit == "waiting"
+
+
 def test_with_many_workers_the_scheduler_is_the_limit() -> None:
     slow = replace(COSTS, task_s=0.01)
     found = scan(Spans(64_000), slow, replace(NEAR, n_workers=1000))
