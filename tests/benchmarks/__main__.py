@@ -10,7 +10,18 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import conversion, lookup, machine, opening, report, scan, selection, sizes
+from benchmarks import (
+    cloud,
+    conversion,
+    lookup,
+    machine,
+    opening,
+    rehearsal,
+    report,
+    scan,
+    selection,
+    sizes,
+)
 from benchmarks.contest import Contest, Record, run
 from benchmarks.readers import hdf5_masks
 from benchmarks.workload import Workload
@@ -20,7 +31,7 @@ _CONTESTS: dict[str, Callable[[Workload], list[Contest]]] = {
     "get": lookup.contests,
     "select": selection.contests,
 }
-_SECTIONS = [*_CONTESTS, "scan", "convert", "size"]
+_SECTIONS = [*_CONTESTS, "scan", "convert", "size", "cloud", "scaling"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,6 +64,10 @@ def _measured(workload: Workload, asked: argparse.Namespace) -> Iterator[Record]
 def _records(section: str, workload: Workload, asked: argparse.Namespace) -> Iterator[Record]:
     if section == "size":
         yield sizes.measure(workload)
+    elif section == "cloud":
+        yield from cloud.measure(workload, asked.repetitions)
+    elif section == "scaling":
+        yield from rehearsal.measure(workload)
     elif section == "convert":
         yield from conversion.measure(
             workload, asked.repetitions, asked.peer_masks, asked.rechunker

@@ -22,6 +22,9 @@ LIBRARIES = (
     "h5py",
     "tensorstore",
     "zarrs",
+    "obstore",
+    "s3fs",
+    "distributed",
     "pycocotools",
     "rechunker",
 )

@@ -75,8 +75,16 @@ def _memory(n_bytes: float) -> str:
 
 _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "median_s": ("median", _duration),
+    "n_requests": ("requests", "{:,}".format),
+    "bytes_down": ("bytes down", "{:,}".format),
+    "bytes_up": ("bytes up", "{:,}".format),
+    "masks_a_second": ("masks/s", "{:,.0f}".format),
     "cpu_s": ("CPU", _duration),
     "peak_bytes": ("peak memory", _memory),
+    "predicted_s": ("predicted", _duration),
+    "off": ("off by", "{:+.0%}".format),
+    "limit": ("takes longest", str),
+    "parts": ("seconds", str),
     "bytes": ("bytes", "{:,}".format),
     "bytes_a_mask": ("bytes a mask", "{:,.0f}".format),
     "n_files": ("files", "{:,}".format),

@@ -17,6 +17,17 @@ SLOW = {
     "open": ["open", "cold"],
     "select": ["image", "noun"],
     "convert": ["convert-row", "convert-auto", "convert-all"],
+    "cloud": [
+        "cloud-open",
+        "cloud-cold",
+        "cloud-beside",
+        "cloud-apart",
+        "cloud-image",
+        "cloud-noun",
+        "cloud-columns",
+        "cloud-scan",
+        "cloud-convert",
+    ],
 }
 
 
@@ -39,7 +50,7 @@ def test_every_peer_gives_our_answer(sections: dict[str, list[str]], tmp_path: P
 def _check(row: dict[str, Any], *, timed: bool) -> None:
     if row["status"] != "ok":
         assert row["kind"] == "peer"
-        assert row["status"].startswith("not installed"), row
+        assert row["status"].startswith(("not installed", "not possible: it reads no texts")), row
     elif timed:
         assert row["agrees"] is True or row["kind"] == "floor", row
         assert row["agrees"] is not False, row
@@ -57,7 +68,7 @@ def _figures(sections: dict[str, list[str]], work: Path) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS / 'support'}"},
     )
     assert done.returncode == 0, done.stderr
     figures: dict[str, Any] = json.loads(written.read_text())
