@@ -274,14 +274,11 @@ def _resumable(store: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        kept = (
-            "what is finished is there, and no store until all is"
-            if "://" in store
-            else f"{store} stays as it is until then, what is finished is in {store}.partial"
-        )
-        raise click.ClickException(
-            f"interrupted; run the same command again to resume ({kept})"
-        ) from None
+        kept = f"{store} stays as it is until then, what is finished is in {store}.partial"
+        if "://" in store:
+            kept = "what is finished is there, and no store until all is"
+        told = f"interrupted; run the same command again to resume ({kept})"
+        raise click.ClickException(told) from None
 
 
 def _as_options(message: str) -> str:

@@ -64,8 +64,9 @@ class Journal:
         self._kept = kept or {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever writes shards elsewhere need not know those that stay, which may be large.
-        return {**self.__dict__, "_kept": {}}
+        # Whoever writes shards elsewhere need not know those that stay, nor the order of the CSV:
+        # both may be large, and go with every task.
+        return {**self.__dict__, "_digest": self._digest, "_kept": {}, "plan": {}}
 
     @property
     def kept(self) -> Collection[int]:
@@ -194,18 +195,18 @@ class Journal:
         StoreExists
             When it is not.
         """
-        begun = _begun(self.objects, self.plan)
+        begun = _begun(self.objects, self._digest)
         if begun is None:
             raise StoreExists(
                 f"{self.location}: its plan is gone: another process has finished it or given it"
                 f" up, or what is there cannot be seen from {socket.gethostname()}"
             )
-        if begun != self.plan:
+        if _digest(begun) != self._digest:
             raise StoreExists(f"{self.location}: another process has begun to write it meanwhile")
 
     @cached_property
     def _digest(self) -> str:
-        return hashlib.sha256(_to_json(self.plan)).hexdigest()
+        return _digest(self.plan)
 
     def finished(self) -> dict[int, Entry]:
         """Return the finished shards whose bytes are there in the recorded size."""
@@ -302,14 +303,18 @@ def _change_of(plan: dict[str, Any]) -> tuple[Any, ...]:
     return plan["action"], plan.get("created"), what
 
 
-def _begun(objects: Objects, expected: dict[str, Any] | None = None) -> dict[str, Any] | None:
+def _digest(plan: dict[str, Any]) -> str:
+    return hashlib.sha256(_to_json(plan)).hexdigest()
+
+
+def _begun(objects: Objects, digest: str | None = None) -> dict[str, Any] | None:
     """Return the plan that is there, an empty one if it is none; None when nothing is there."""
     found = None
     # One from afar that is none, or another one than expected, may have been damaged on its way.
     for _ in range(1 if objects.has_cheap_ranges else ATTEMPTS):
         data = get_at_most(objects, PLAN, MOST_METADATA_BYTES)
         found = None if data is None else parsed_metadata(data)
-        if found is None or (found and expected in (None, found)):
+        if found is None or (found and digest in (None, _digest(found))):
             break
     return found
 

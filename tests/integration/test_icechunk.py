@@ -226,7 +226,8 @@ def test_a_cluster_is_refused(small: Source, repo: icechunk.Repository) -> None:
     from distributed import Client
 
     refused = pytest.raises(maskcube.InvalidOption, match="a session that can write stays")
-    with Client(processes=False, n_workers=1, dashboard_address=None) as client, refused:
+    where = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+    with Client(processes=False, n_workers=1, **where) as client, refused:
         maskcube.convert(small.folder, _writable(repo), client=client, progress=False)
     assert not _messages(repo)
 
