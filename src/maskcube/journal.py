@@ -211,9 +211,18 @@ class Journal:
     def finished(self) -> dict[int, Entry]:
         """Return the finished shards whose bytes are there in the recorded size."""
         there = set(self.objects.keys(f"{ENTRIES}/"))
-        return self._entries(
+        found = self._entries(
             [shard for shard in range(self.layout.n_shards) if _entry_key(shard) in there]
         )
+        written = [shard for shard in found if shard not in self._kept]
+        keys = [shard_key(shard) for shard in written]
+        sizes = spread(self.objects.size, keys, self.objects.max_concurrency)
+        whole = {
+            shard: found[shard]
+            for shard, size in zip(written, sizes, strict=True)
+            if size == found[shard].piece.length
+        }
+        return {**self._kept, **whole}
 
     def _entries(self, shards: Sequence[int]) -> dict[int, Entry]:
         """Return the entries of these shards that are there, and those of all that stay."""
@@ -223,14 +232,13 @@ class Journal:
         return {**self._kept, **{shard: entry for shard, entry in entries if entry is not None}}
 
     def _entry(self, shard: int) -> Entry | None:
-        """Return a shard's entry, if it is there and whole, and the shard as large as it says."""
+        """Return a shard's entry, if it is there and whole."""
         for _ in range(1 if self.objects.has_cheap_ranges else ATTEMPTS):
             found = _read_json(self.objects, _entry_key(shard))
             with suppress(KeyError, TypeError, ValueError):
                 entry = Entry.from_json(found or {}, self._digest)
                 if entry.fits(len(self.layout.shard_rows(shard)), self.layout.mask_bytes):
-                    is_there = self.objects.size(shard_key(shard)) == entry.piece.length
-                    return entry if is_there else None
+                    return entry
         return None
 
     def read_back(self) -> Iterator[Entry]:
@@ -241,7 +249,8 @@ class Journal:
         CorruptStore
             When a shard is not as it was written.
         """
-        # All must be there by now: a list, which no checksum protects, is not needed.
+        # All must be there by now: a list, which no checksum protects, is not needed, and each
+        # shard is read.
         entries = self._entries(range(self.layout.n_shards))
 
         def is_whole(shard: int) -> bool:

@@ -46,6 +46,11 @@ class Deadly(WrapperStore[Store]):
         self._count()
         await self._store.set(key, value)
 
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Put an object that is not there, or die."""
+        self._count()
+        await self._store.set_if_not_exists(key, value)
+
     async def delete(self, key: str) -> None:
         """Delete an object, or die."""
         self._count()
