@@ -164,8 +164,8 @@ def _advice(asked: Question) -> str:
     if asked.whose != ANONYMOUS:
         return unsure
     return (
-        f"{unsure}; the environment has none: give them among the options, or anon=False to use"
-        " those of this machine"
+        f"{unsure}; the environment has none: give them among the options (key and secret, or"
+        " profile), or anon=False to use those of this machine"
     )
 
 

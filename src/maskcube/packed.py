@@ -7,6 +7,7 @@ image, noun and instance first: opening reads its beginning, and what is used ne
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -47,8 +48,12 @@ class PackedCoordinates:
         for name in COORDINATES:
             self._places[name] = start
             start += pieces[name].length
-        self._lock = threading.Lock()
+        self._start_lock()
         self._parts = [(0, head)] if head else []
+
+    def _start_lock(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
 
     def get(self, name: str, group: tuple[str, ...]) -> bytes | None:
         """Return the chunk of a coordinate; None where it is not there as it was written.
@@ -60,6 +65,9 @@ class PackedCoordinates:
         group : tuple of str
             Coordinates that are used together with it, one after the other in the object.
         """
+        if self._process != os.getpid():
+            # Who held it stayed with the process that was forked.
+            self._start_lock()
         with self._lock:
             found = self._known(name)
             if found is None:
