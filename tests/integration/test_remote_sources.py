@@ -568,7 +568,6 @@ class TestWorkers:
                 n_workers=2,
                 threads_per_worker=1,
                 processes=False,
-                host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
             ) as cluster,
