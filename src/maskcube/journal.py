@@ -211,18 +211,15 @@ class Journal:
     def finished(self) -> dict[int, Entry]:
         """Return the finished shards whose bytes are there in the recorded size."""
         there = set(self.objects.keys(f"{ENTRIES}/"))
-        found = self._entries(
-            [shard for shard in range(self.layout.n_shards) if _entry_key(shard) in there]
-        )
+        every = range(self.layout.n_shards)
+        found = self._entries([shard for shard in every if _entry_key(shard) in there])
         written = [shard for shard in found if shard not in self._kept]
         keys = [shard_key(shard) for shard in written]
         sizes = spread(self.objects.size, keys, self.objects.max_concurrency)
-        whole = {
-            shard: found[shard]
-            for shard, size in zip(written, sizes, strict=True)
-            if size == found[shard].piece.length
-        }
-        return {**self._kept, **whole}
+        for shard, size in zip(written, sizes, strict=True):
+            if size != found[shard].piece.length:
+                del found[shard]
+        return found
 
     def _entries(self, shards: Sequence[int]) -> dict[int, Entry]:
         """Return the entries of these shards that are there, and those of all that stay."""
