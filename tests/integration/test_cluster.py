@@ -156,10 +156,11 @@ class TestInABucket:
         killed: list[int] = []
         killer = threading.Thread(target=_kill_twice, args=(client, killed))
         killer.start()
-        _, found = self.convert(seaweed, source, client)
-        killer.join()
+        # Where the machine is so fast that it is over before both are killed, once more.
+        while killer.is_alive():
+            _, found = self.convert(seaweed, source, client)
+            assert found == local
         assert len(killed) == 2
-        assert found == local
 
     def test_a_scan(self, client: Any, seaweed: SeaweedFS, source: Source) -> None:
         bucket = seaweed.new_bucket()
@@ -170,10 +171,10 @@ class TestInABucket:
         killed: list[int] = []
         killer = threading.Thread(target=_kill_twice, args=(client, killed))
         killer.start()
-        areas = client.compute(masks.sum(("y", "x"))).result()
-        killer.join()
+        while killer.is_alive():
+            areas = client.compute(masks.sum(("y", "x"))).result()
+            np.testing.assert_array_equal(areas, source.masks.sum(axis=(1, 2)))
         assert len(killed) == 2
-        np.testing.assert_array_equal(areas, source.masks.sum(axis=(1, 2)))
 
 
 def _kill_twice(client: Any, killed: list[int]) -> None:
@@ -280,9 +281,9 @@ def test_as_many_masks_as_a_day_of_work(
     killed: list[int] = []
     killer = threading.Thread(target=_kill_twice, args=(client, killed))
     killer.start()
-    areas = client.compute(masks.sum(("y", "x"))).result()
-    killer.join()
+    while killer.is_alive():
+        areas = client.compute(masks.sum(("y", "x"))).result()
+        np.testing.assert_array_equal(areas, masks.area)
     assert len(killed) == 2
-    np.testing.assert_array_equal(areas, masks.area)
     peaks = [peak_bytes(nanny.pid) for nanny in client.cluster.workers.values()]
     assert max(peaks) < 2**30
