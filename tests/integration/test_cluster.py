@@ -112,6 +112,7 @@ def local(source: Source, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     }
 
 
+@pytest.mark.timeout(900)  # whatever else a machine has to do while workers are killed and begin
 class TestInABucket:
     """What workers write and read by themselves."""
 
@@ -255,6 +256,7 @@ def test_a_shard_is_not_written_for_somebody_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_as_many_masks_as_a_day_of_work(
     client: Any, seaweed: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
