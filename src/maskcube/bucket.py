@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskcube.access import Access
@@ -219,7 +220,7 @@ class Bucket:
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
             pause = min(2 * pause, _MOST_PAUSE)
 
-    @property
+    @cached_property
     def reach(self) -> str:
         """What differs where the same place is reached as somebody else, or in another way."""
         try:

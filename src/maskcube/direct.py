@@ -18,6 +18,7 @@ from maskcube.disk import advise
 from maskcube.errors import MaskcubeError, NotAMaskStore, StoreExists
 from maskcube.manifest import Piece
 from maskcube.objects import PLAN, REPLACING, WORK, Objects, get_at_most
+from maskcube.plain import PlainObjects
 from maskcube.root import MOST_METADATA_BYTES, parsed_metadata
 from maskcube.schema import MASKS, ROOT, shard_key
 from maskcube.store import MaskStore
@@ -185,7 +186,7 @@ def _is_work(key: str) -> bool:
     return key.startswith(f"{WORK}/")
 
 
-class _Overlay:
+class _Overlay(PlainObjects):
     """Objects over others: what is put stays beside those that are there, which stay as they are.
 
     Parameters
@@ -232,12 +233,6 @@ class _Overlay:
     def create(self, key: str, data: bytes) -> bool:
         """Write an object unless another one was written."""
         return self._place.create(self._written_to(key), data)
-
-    def copy(self, source: str, target: str) -> None:
-        """Copy an object as it will be."""
-        data = self.get(source)
-        if data is not None:
-            self.put(target, data)
 
     def delete(self, *keys: str) -> None:
         """Delete objects that were written."""

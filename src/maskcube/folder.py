@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcube.errors import CorruptStore
+from maskcube.plain import PlainObjects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -29,7 +30,7 @@ _MOST_SAID = 300
 """Characters of another library's message to repeat."""
 
 
-class Folder:
+class Folder(PlainObjects):
     """Objects as the files of a local folder.
 
     The folder itself may be reached through a link; a link in it that leads out of it is refused:
@@ -148,19 +149,6 @@ class Folder:
             place.hardlink_to(path)
             return True
         return False
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless another one is there; whoever writes has locked the others out."""
-        found = self.get(key, 0, len(data) + 1)
-        if found is None:
-            self.put(key, data)
-        return found is None or found == data
-
-    def copy(self, source: str, target: str) -> None:
-        """Copy an object."""
-        data = self.get(source)
-        if data is not None:
-            self.put(target, data)
 
     def delete(self, *keys: str) -> None:
         """Delete objects, and folders of them."""

@@ -20,6 +20,7 @@ from maskcube.errors import CorruptStore, InvalidOption, NotAMaskStore
 from maskcube.folder import WORK, Folder, reason, unreadable
 from maskcube.manifest import Piece
 from maskcube.paths import folder_path, of_file_url
+from maskcube.plain import PlainObjects
 from maskcube.session import SessionObjects
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Objects(Protocol):
         """Return the same objects as a read-only zarr store."""
 
 
-class ZarrObjects:
+class ZarrObjects(PlainObjects):
     """Objects in any zarr ``Store``: memory, zip, bucket, or one of the user's own."""
 
     has_cheap_ranges = False
@@ -171,12 +172,6 @@ class ZarrObjects:
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         sync(self.store.set_if_not_exists(key, buffer))
         return self.get(key, 0, len(data) + 1) == data
-
-    def copy(self, source: str, target: str) -> None:
-        """Copy an object."""
-        data = self.get(source)
-        if data is not None:
-            self.put(target, data)
 
     def delete(self, *keys: str) -> None:
         """Delete objects, and all below their names."""

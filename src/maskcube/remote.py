@@ -17,7 +17,7 @@ from maskcube.errors import CorruptStore, InvalidOption, SourceError
 from maskcube.folder import reason
 from maskcube.objects import Objects, open_objects
 
-__all__ = ["RangeFile", "RemotePath", "is_url", "plain_url"]
+__all__ = ["RangeFile", "RemotePath", "SizedFile", "is_url", "plain_url"]
 
 _BLOCK_BYTES = 2**18
 """Bytes of a cached block. HDF5 writes its list of chunks among these: what tells where a chunk
@@ -160,7 +160,36 @@ class RemotePath:
         return {**self.__dict__, "_objects": None}
 
 
-class RangeFile(io.RawIOBase):
+class SizedFile(io.RawIOBase):
+    """A file to read of which the size is known: where one is in it, and how to go elsewhere.
+
+    Parameters
+    ----------
+    size : int
+        Its size in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place in the file."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        self._position = base + offset
+        return self._position
+
+
+class RangeFile(SizedFile):
     """A file at a URL as a file object for h5py: what is asked for is fetched in blocks and kept.
 
     Blocks that are asked for one after the other are fetched several in a request. Every request is
@@ -176,27 +205,11 @@ class RangeFile(io.RawIOBase):
     """
 
     def __init__(self, path: RemotePath, size: int) -> None:
-        super().__init__()
+        super().__init__(size)
         self.path = path
-        self.size = size
-        self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._next, self._ahead = -1, 1
         self._lock = threading.Lock()
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place in the file."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
-        self._position = base + offset
-        return self._position
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever has bytes
         """Fill a buffer from the place on, as far as the file goes."""

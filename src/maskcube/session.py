@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskcube.errors import CorruptStore, InvalidOption
 from maskcube.folder import reason, unreadable
+from maskcube.plain import PlainObjects
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -30,7 +31,7 @@ def can_hold(objects: object, key: str) -> bool:
     return not isinstance(objects, SessionObjects) or bool(_ZARR_KEY.fullmatch(key))
 
 
-class SessionObjects:
+class SessionObjects(PlainObjects):
     """Objects in a session of icechunk.
 
     Parameters
@@ -155,19 +156,6 @@ class SessionObjects:
         from zarr.core.sync import sync
 
         sync(self.store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless another one is there; whether it holds these bytes now."""
-        found = self.get(key, 0, len(data) + 1)
-        if found is None:
-            self.put(key, data)
-        return found is None or found == data
-
-    def copy(self, source: str, target: str) -> None:
-        """Copy an object."""
-        data = self.get(source)
-        if data is not None:
-            self.put(target, data)
 
     def delete(self, *keys: str) -> None:
         """Delete objects, and all below their names: chunks before the metadata of their array."""

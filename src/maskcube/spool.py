@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import IO, Any
 
 from maskcube.errors import MaskcubeError, SourceError
 from maskcube.folder import reason
-from maskcube.remote import RemotePath
+from maskcube.remote import RemotePath, SizedFile
 
 __all__ = ["Spool", "spool"]
 
@@ -24,7 +23,7 @@ _AT_ONCE = 4
 """Most parts in memory: twice as many were no faster at 20 ms a request."""
 
 
-class Spool(io.RawIOBase):
+class Spool(SizedFile):
     """A local copy of a file, for as long as it is open.
 
     It has no name: however the process ends, nothing stays on the disk. Reading moves no place that
@@ -39,25 +38,9 @@ class Spool(io.RawIOBase):
     """
 
     def __init__(self, file: IO[bytes], size: int, sha256: str) -> None:
-        super().__init__()
-        self.size = size
+        super().__init__(size)
         self.sha256 = sha256
         self._file = file
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place in the file."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
-        self._position = base + offset
-        return self._position
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever has bytes
         """Fill a buffer from the place on, as far as the file goes."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from maskcube.errors import CorruptStore, StoreChanged, StoreExists
 from maskcube.layout import Layout
 from maskcube.objects import PLAN, Objects
+from maskcube.plain import PlainObjects
 from maskcube.provenance import generator
 from maskcube.schema import MASKS, ROOT, mask_metadata, shard_key
 from maskcube.session import SessionObjects, can_hold
@@ -116,7 +117,7 @@ def commit_session(place: SessionObjects, message: str) -> None:
         ) from error
 
 
-class _Waiting:
+class _Waiting(PlainObjects):
     """Objects over those of a session: new shards go there, all else waits in memory.
 
     Parameters
@@ -171,12 +172,6 @@ class _Waiting:
             self.put(key, data)
             return True
         return found == data
-
-    def copy(self, source: str, target: str) -> None:
-        """Copy an object."""
-        data = self.get(source)
-        if data is not None:
-            self.put(target, data)
 
     def delete(self, *keys: str) -> None:
         """Delete what was written; what was there before stays."""

@@ -29,6 +29,7 @@ FLOORS = [
         "chunks",
         "inspection",
         "guarded",
+        "plain",
         "folder",
         "dialects",
         "access",
