@@ -195,14 +195,18 @@ class Journal:
         StoreExists
             When it is not.
         """
-        begun = _begun(self.objects, self._digest)
-        if begun is None:
-            raise StoreExists(
-                f"{self.location}: its plan is gone: another process has finished it or given it"
-                f" up, or what is there cannot be seen from {socket.gethostname()}"
-            )
-        if _digest(begun) != self._digest:
-            raise StoreExists(f"{self.location}: another process has begun to write it meanwhile")
+        # One from afar that is another one may have been damaged on its way.
+        for _ in range(1 if self.objects.has_cheap_ranges else ATTEMPTS):
+            found = get_at_most(self.objects, PLAN, MOST_METADATA_BYTES)
+            if found is None:
+                told = "another process has finished it or given it up, or what is there cannot be"
+                told += f" seen from {socket.gethostname()}"
+                raise StoreExists(f"{self.location}: its plan is gone: {told}")
+            # It is looked at before each shard: as it was written, it need not be parsed.
+            is_same = hashlib.sha256(found).hexdigest() == self._digest
+            if is_same or _digest(parsed_metadata(found)) == self._digest:
+                return
+        raise StoreExists(f"{self.location}: another process has begun to write it meanwhile")
 
     @cached_property
     def _digest(self) -> str:
@@ -313,22 +317,20 @@ def _digest(plan: dict[str, Any]) -> str:
     return hashlib.sha256(_to_json(plan)).hexdigest()
 
 
-def _begun(objects: Objects, digest: str | None = None) -> dict[str, Any] | None:
+def _begun(objects: Objects) -> dict[str, Any] | None:
     """Return the plan that is there, an empty one if it is none; None when nothing is there."""
-    found = None
-    # One from afar that is none, or another one than expected, may have been damaged on its way.
+    # One from afar that is none may have been damaged on its way.
     for _ in range(1 if objects.has_cheap_ranges else ATTEMPTS):
         data = get_at_most(objects, PLAN, MOST_METADATA_BYTES)
         found = None if data is None else parsed_metadata(data)
-        if found is None or (found and digest in (None, _digest(found))):
-            break
-    return found
+        if found != {}:
+            return found
+    return {}
 
 
 def _as_read(plan: dict[str, Any]) -> dict[str, Any]:
     """Return a plan as it is read back: the order of names must not tell a resumed run."""
-    found: dict[str, Any] = json.loads(_to_json(plan))
-    return found
+    return dict(json.loads(_to_json(plan)))
 
 
 def _differing(plan: dict[str, Any], begun: dict[str, Any]) -> set[str]:

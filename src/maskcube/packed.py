@@ -11,11 +11,12 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import accumulate
 
 from maskcube.errors import AccessDenied, CorruptStore
 from maskcube.manifest import Piece
 from maskcube.objects import Objects
-from maskcube.schema import COORDINATES, PACKED
+from maskcube.schema import COORDINATES, INDEXED, PACKED
 
 __all__ = ["HEAD_BYTES", "PackedCoordinates"]
 
@@ -25,6 +26,13 @@ all 24,011 masks take 57 kB."""
 
 _MOST_TOGETHER = 2**22
 """Where the other coordinates are larger than that, they are read one by one."""
+
+
+_MOST_BYTES = 2**28
+"""No larger one is read at all."""
+
+_GROUPS = (INDEXED, tuple(name for name in COORDINATES if name not in INDEXED))
+"""Coordinates that are used together, one after the other in the object."""
 
 
 class PackedCoordinates:
@@ -43,50 +51,44 @@ class PackedCoordinates:
     def __init__(self, objects: Objects, pieces: Mapping[str, Piece], head: bytes = b"") -> None:
         self._objects = objects
         self._pieces = pieces
-        self._places: dict[str, int] = {}
-        start = 0
-        for name in COORDINATES:
-            self._places[name] = start
-            start += pieces[name].length
+        ends = accumulate(pieces[name].length for name in COORDINATES)
+        self._places = dict(zip(COORDINATES, [0, *ends], strict=False))
+        self._chunks: dict[str, bytes] = {}
         self._start_lock()
-        self._parts = [(0, head)] if head else []
+        self._take(0, head)
 
     def _start_lock(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
 
-    def get(self, name: str, group: tuple[str, ...]) -> bytes | None:
-        """Return the chunk of a coordinate; None where it is not there as it was written.
-
-        Parameters
-        ----------
-        name : str
-            The coordinate.
-        group : tuple of str
-            Coordinates that are used together with it, one after the other in the object.
-        """
+    def get(self, name: str) -> bytes | None:
+        """Return the chunk of a coordinate; None where it is not there as it was written."""
         if self._process != os.getpid():
             # Who held it stayed with the process that was forked.
             self._start_lock()
         with self._lock:
-            found = self._known(name)
-            if found is None:
-                asked = group if self._length(group) <= _MOST_TOGETHER else (name,)
-                start = self._places[asked[0]]
-                with suppress(CorruptStore, AccessDenied):
-                    data = self._objects.get(PACKED, start, self._length(asked))
-                    self._parts.append((start, data or b""))
-                found = self._known(name)
-        return found
+            if name not in self._chunks:
+                self._fetch(name)
+            return self._chunks.get(name)
 
-    def _known(self, name: str) -> bytes | None:
-        """Return the chunk of a coordinate that was read already, if it is whole."""
-        place, piece = self._places[name], self._pieces[name]
-        for start, data in self._parts:
-            found = data[place - start : place - start + piece.length] if start <= place else b""
-            if Piece.of(found) == piece:
-                return found
-        return None
+    def _fetch(self, name: str) -> None:
+        """Read a coordinate and, unless that is much, those that are used with it."""
+        (asked,) = (group for group in _GROUPS if name in group)
+        if self._length(asked) > _MOST_TOGETHER:
+            asked = (name,)
+        if self._length(asked) <= _MOST_BYTES:
+            start = self._places[asked[0]]
+            with suppress(CorruptStore, AccessDenied):
+                self._take(start, self._objects.get(PACKED, start, self._length(asked)) or b"")
+
+    def _take(self, start: int, data: bytes) -> None:
+        """Keep the chunks that are whole in a part of the object."""
+        for name, place in self._places.items():
+            piece = self._pieces[name]
+            if start <= place and place + piece.length <= start + len(data):
+                chunk = data[place - start : place - start + piece.length]
+                if Piece.of(chunk) == piece:
+                    self._chunks[name] = chunk
 
     def _length(self, names: tuple[str, ...]) -> int:
         return sum(self._pieces[name].length for name in names)

@@ -257,7 +257,7 @@ def _from_packed(store: MaskStore) -> _Made:
         return
     packed = PackedCoordinates(store.objects, pieces)
     for name in COORDINATES:
-        data = packed.get(name, (name,))
+        data = packed.get(name)
         if data is not None:
             yield f"{name}/c/0", data, pieces[name]
 

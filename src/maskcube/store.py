@@ -16,16 +16,13 @@ from maskcube.manifest import Manifest, Piece
 from maskcube.objects import Objects, StoreLike, open_objects
 from maskcube.packed import HEAD_BYTES, PackedCoordinates
 from maskcube.root import arrays_of, check_arrays, read_root
-from maskcube.schema import COORDINATES, INDEXED, PACKED, ROOT, is_native, value_bytes
+from maskcube.schema import COORDINATES, PACKED, ROOT, is_native, value_bytes
 from maskcube.texts import Texts
 
 if TYPE_CHECKING:
     import zarr
 
 __all__ = ["MaskStore", "name_of"]
-
-_OTHERS = tuple(name for name in COORDINATES if name not in INDEXED)
-"""Coordinates that are read when they are first used; the first one brings all."""
 
 
 class MaskStore:
@@ -191,8 +188,7 @@ class MaskStore:
     def _coordinate_bytes(self, name: str) -> bytes:
         piece = self.manifest.coordinates.get(name)
         if self._packed is not None:
-            together = INDEXED if name in INDEXED else _OTHERS
-            found = self._packed.get(name, together)
+            found = self._packed.get(name)
             if found is not None:
                 return found
         return self.edition.get(f"{name}/c/0", piece, f"coordinate {name!r}")
