@@ -20,7 +20,7 @@ class MaskFiles:
     """Reads the mask files that annotations name.
 
     A name in an annotation is data: of a path or URL only what lies below `place` is opened, first
-    under the name as it is, then under its last part. Nothing is fetched from a network.
+    under the name as it is, then under ever shorter ends of it. Nothing is fetched from a network.
 
     Parameters
     ----------
@@ -43,13 +43,18 @@ class MaskFiles:
         if not isinstance(self._place, Path):
             found = self._place(name)
             return found if isinstance(found, bytes) else read_file(Path(found))
+        path = self.find(name)
+        if path is None:
+            raise ValueError(f"is not in {self._place}")
+        return read_file(path)
+
+    def find(self, name: str) -> Path | None:
+        """Return the mask file of that name; None when there is none, or a function gives them."""
+        if not isinstance(self._place, Path):
+            return None
         folder = self._place.resolve()
-        for relative in _candidates(name):
-            path = (folder / relative).resolve()
-            # A link may lead elsewhere.
-            if path.is_file() and path.is_relative_to(folder):
-                return read_file(path)
-        raise ValueError(f"is not in {folder}")
+        found = (_file_below(folder, relative) for relative in _candidates(name))
+        return next((path for path in found if path is not None), None)
 
 
 def read_file(path: Path) -> bytes:
@@ -81,9 +86,19 @@ def _candidates(name: str) -> list[PurePosixPath]:
             path = unquote(urlsplit(name).path)
         except ValueError:
             return []
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    if not parts or "\0" in path or parts[-1] in ("..", "/"):
+    if "\0" in path:
         return []
-    whole = PurePosixPath(path.lstrip("/"))
-    last = PurePosixPath(parts[-1])
-    return [last] if ".." in parts or whole == last else [whole, last]
+    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part != "/"]
+    # What is before the last step upwards is not below the folder, or may not be.
+    first = len(parts) - parts[::-1].index("..") if ".." in parts else 0
+    return [PurePosixPath(*parts[start:]) for start in range(first, len(parts))]
+
+
+def _file_below(folder: Path, relative: PurePosixPath) -> Path | None:
+    try:
+        path = (folder / relative).resolve()
+        # A link may lead elsewhere.
+        return path if path.is_file() and path.is_relative_to(folder) else None
+    except (OSError, RuntimeError):
+        # A name may be longer than the system takes, and links may lead in a circle.
+        return None
