@@ -322,7 +322,7 @@ class ShapeReader:
         for height, width in (own, annotation.size, self._size or (None, None)):
             if height is None or width is None:
                 continue
-            if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
+            if not (type(height) is type(width) is int and height > 0 and width > 0):
                 raise ValueError("has an image whose height or width is no number of pixels")
             if height * width > _MOST_PIXELS:
                 raise ValueError(f"has an image of more than {_MOST_PIXELS:,} pixels")
