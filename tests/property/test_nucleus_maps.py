@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from nucleus_reference import lines_of, map_of, mask_array, panoptic_map, semantic_map
+from PIL import Image
 
 from maskcube.formats.images import MaskImages
 from maskcube.formats.nucleus import to_nucleus
@@ -24,6 +27,16 @@ from maskcube.formats.rings import fill_ring, rings_of
 stacks = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=9).flatmap(
     lambda shape: arrays(np.uint8, shape, elements=st.integers(0, 1))
 )
+
+
+def _png(pixels: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+MAP = _png(np.arange(20, dtype=np.uint8).reshape(4, 5) % 3)
+
 unknown = st.one_of(st.just(np.nan), st.floats(-1e6, 1e6))
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 
@@ -201,6 +214,61 @@ def test_a_key_of_metadata_has_one_type(geometry: str | None, masks: Any) -> Non
                 for key, value in fields.get("metadata", {}).items():
                     types.setdefault(key, set()).add(type(value))
     assert all(found in ({int}, {float}, {str}) for found in types.values()), types
+
+
+KEYS = [
+    *("type", "item", "data", "annotations", "segmentation", "segmentations", "predictions"),
+    *("polygon", "box", "mask_url", "reference_id", "label", "index", "metadata", "geometry"),
+    *("vertices", "x", "y", "width", "height", "annotation_id", "score", "instance", "mask_row"),
+    *("mask", "part", "n_parts", "image_height", "image_width", "confidence", "localized"),
+]
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["mask", "polygon", "box", "segmentation", "background", "0", "1", "", "a"]),
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=6)
+    ),
+    max_leaves=12,
+)
+vertex = st.fixed_dictionaries({"x": st.integers(-3, 9), "y": st.floats(-3, 9)})
+nearly = st.fixed_dictionaries(
+    {"reference_id": st.sampled_from(["a", "b"]), "label": st.sampled_from(["a", "background"])},
+    optional={
+        "type": st.sampled_from(["mask", "polygon", "box", "line"]),
+        "mask_url": st.sampled_from(["a", "b"]),
+        "annotations": st.lists(
+            st.fixed_dictionaries({"label": scalars, "index": scalars}), max_size=3
+        ),
+        "geometry": st.one_of(
+            st.fixed_dictionaries({"vertices": st.lists(vertex, max_size=5)}), anything
+        ),
+        "metadata": st.dictionaries(st.sampled_from(KEYS), scalars, max_size=4),
+        "annotation_id": scalars,
+    },
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.one_of(anything, nearly), max_size=4))
+def test_whatever_is_in_a_file_there_are_masks_or_faults(rows: list[Any]) -> None:
+    """Nothing is raised, and what is read has the size that was announced."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "annotations.jsonl"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        types = ["mask", "polygon", "box"]
+        found = read_nucleus(file, masks=lambda _: MAP, size=(4, 5), types=types)
+        assert found.items or found.faults
+        for item in found.items:
+            pixels = item.read()
+            assert pixels.shape == item.size
+            assert pixels.dtype == np.uint8
+            assert pixels.max(initial=0) <= 1
 
 
 def test_an_array_of_pandas_is_what_these_tests_think() -> None:

@@ -23,7 +23,7 @@ from maskcube.threads import spread
 
 __all__ = ["Findings", "MapReader", "ShapeReader"]
 
-_MOST_PIXELS = 2**28
+_MOST_PIXELS = 2**26
 _LONGEST_INDEX = 9
 _OWN_KEYS = frozenset(
     (

@@ -25,6 +25,10 @@ __all__ = ["fill_ring", "rings_of"]
 _CROSSINGS = 2**20
 """Crossings of edges and lines to compute at a time: an edge may cross every line of the image."""
 
+_TURNS = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0], np.uint8)
+"""Vertices at a corner, by which of the four pixels around it are of the object: upper left, upper
+right, lower left and lower right, from the lowest bit on."""
+
 _LEFT_AND_DOWN = 0b0110
 """Corner whose upper right and lower left pixel are of the object, and the others are not."""
 _LOWER_RIGHT = 0b1000
@@ -72,8 +76,9 @@ class _Outline:
         self.height = pixels.shape[0] + 1
         around: Any = pixels[:-1, :-1] | pixels[:-1, 1:] << 1 | pixels[1:, :-1] << 2
         around |= pixels[1:, 1:] << 3
-        turns = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0])[around]
-        places = np.repeat(np.flatnonzero(turns), turns[turns > 0])
+        turns = _TURNS[around].reshape(-1)
+        corners = np.flatnonzero(turns)
+        places = np.repeat(corners, turns[corners])
         self.y, self.x = np.divmod(places, around.shape[1])
         code = around.reshape(-1)[places]
         self.begins_part = (code & _LOWER_RIGHT) > 0
