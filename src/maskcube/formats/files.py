@@ -45,7 +45,7 @@ class MaskFiles:
             return found if isinstance(found, bytes) else read_file(Path(found))
         path = self.find(name)
         if path is None:
-            raise ValueError(f"is not in {self._place}")
+            raise ValueError(f"is not in {self._place.resolve()}")
         return read_file(path)
 
     def find(self, name: str) -> Path | None:
@@ -98,7 +98,7 @@ def _file_below(folder: Path, relative: PurePosixPath) -> Path | None:
     try:
         path = (folder / relative).resolve()
         # A link may lead elsewhere.
-        return path if path.is_file() and path.is_relative_to(folder) else None
+        return path if path.is_relative_to(folder) and path.is_file() else None
     except (OSError, RuntimeError):
         # A name may be longer than the system takes, and links may lead in a circle.
         return None
