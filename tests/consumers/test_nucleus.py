@@ -30,17 +30,11 @@ from maskcube.formats.nucleus_source import from_nucleus, read_nucleus
 
 STUFF = ["hand", "007"]
 
-# What the client does with aiohttp is its own.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:The 'auth' parameter is deprecated:DeprecationWarning"),
-]
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     """Return the masks of 24 images, more than the client sends in a request."""
-    return write_source(tmp_path_factory.mktemp("source"), n_masks=220)
+    return write_source(tmp_path_factory.mktemp("source"), n_masks=220, shape=(14, 17))
 
 
 @pytest.fixture(scope="module")
