@@ -228,6 +228,21 @@ def test_masks_without_pixels_are_polygons_only_here(tmp_path: Path) -> None:
     np.testing.assert_array_equal([item.read() for item in found.items], masks.values)
 
 
+@pytest.mark.parametrize("geometry", ["polygon", "box"])
+def test_an_annotation_of_a_selection_is_called_as_among_all(geometry: str, tmp_path: Path) -> None:
+    """An upload with update=True replaces by these names: they must not be those of others."""
+    masks = single_pixels(20)
+    to_nucleus(masks, tmp_path / "all", geometry=geometry, progress=False)
+    to_nucleus(masks[[7, 3]], tmp_path / "some", geometry=geometry, progress=False)
+    whole = lines_of(tmp_path / "all")
+    assert lines_of(tmp_path / "some") == [whole[7], whole[3]]
+    # Rows of two stores may be the same; then the order is all there is.
+    twice = masks[:2].assign_coords(mask_row=("mask", [5, 5]))
+    to_nucleus(twice, tmp_path / "twice", geometry=geometry, progress=False)
+    names = {line["annotation_id"] for line in lines_of(tmp_path / "twice")}
+    assert len(names) == 2
+
+
 def test_a_mask_without_box_or_pixels_has_no_box_and_is_reported(tmp_path: Path) -> None:
     masks = mask_array([[[0, 1]], [[0, 0]]])
     report = to_nucleus(masks, tmp_path / "out", geometry="box", progress=False)

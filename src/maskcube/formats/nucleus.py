@@ -248,7 +248,7 @@ def _write_all(
 
 def _polygons_of(masks: ImageMasks) -> _Written:
     lines, empty = StringIO(), StringIO()
-    for number, (record, mask) in enumerate(zip(masks.records, masks.each(), strict=True)):
+    for number, record, mask in zip(_numbers(masks), masks.records, masks.each(), strict=True):
         for payload in polygon_payloads(record, number, mask):
             file = lines if payload["geometry"]["vertices"] else empty
             file.write(f"{to_json(payload)}\n")
@@ -256,9 +256,18 @@ def _polygons_of(masks: ImageMasks) -> _Written:
 
 
 def _boxes_of(masks: ImageMasks) -> _Written:
-    each = enumerate(zip(masks.records, masks.each(), strict=True))
-    payloads = [box_payload(record, number, mask) for number, (record, mask) in each]
+    each = zip(_numbers(masks), masks.records, masks.each(), strict=True)
+    payloads = [box_payload(record, number, mask) for number, record, mask in each]
     lines = [f"{to_json(payload)}\n" for payload in payloads if payload is not None]
     # A box has none of the pixels.
     visible = np.zeros(len(masks), np.int64)
     return _Written(masks, "".join(lines), visible, [payload is None for payload in payloads])
+
+
+def _numbers(masks: ImageMasks) -> list[int]:
+    """Return what tells the masks of an image apart: their rows, which a selection keeps too.
+
+    By it Nucleus knows an annotation that comes again.
+    """
+    rows = [record.mask_row for record in masks.records if record.mask_row is not None]
+    return rows if len(set(rows)) == len(masks) else list(range(len(masks)))

@@ -5,7 +5,7 @@ their metadata, and holes are joined by bridges; see `maskcube.formats.rings`.
 
 References
 ----------
-.. [1] https://nucleus.scale.com/docs/polygon-annotations
+.. [1] https://dashboard.scale.com/nucleus/docs/api, PolygonAnnotation
 """
 
 from __future__ import annotations
@@ -21,16 +21,12 @@ from maskcube.formats.record import Record
 from maskcube.formats.rings import fill_ring, rings_of
 
 __all__ = [
-    "PART_KEYS",
     "box_payload",
     "box_ring",
     "fill_rings",
     "polygon_payloads",
     "vertices_of",
 ]
-
-PART_KEYS = ("mask", "part", "n_parts", "image_height", "image_width", "box_of")
-"""What we say in the metadata beside what a record holds."""
 
 _FARTHEST = 1e9
 """No vertex is further away than this; larger ones would not leave the numbers exact."""
@@ -47,7 +43,7 @@ def polygon_payloads(record: Record, number: int, mask: NDArray[np.uint8]) -> li
     record : Record
         Its coordinates.
     number : int
-        A number that no other mask of this image has.
+        A number that no other mask of this image has, best the same in every export.
     mask : numpy.ndarray
         (y, x) uint8, 1 where the object is.
     """

@@ -15,7 +15,9 @@ from maskcube.formats.files import Resolver
 from maskcube.formats.intake import store_collection
 from maskcube.formats.nucleus import ANNOTATIONS, EMPTY, FILES
 from maskcube.formats.nucleus_files import MapFiles
-from maskcube.formats.nucleus_items import Findings, MapReader, ShapeReader
+from maskcube.formats.nucleus_findings import Findings
+from maskcube.formats.nucleus_maps import MapReader
+from maskcube.formats.nucleus_outlines import OutlineReader
 from maskcube.formats.nucleus_rows import (
     BOX,
     MASK,
@@ -56,8 +58,9 @@ def read_nucleus(
         come from the server.
     masks : path or callable, optional
         The folder of the maps: each is that whose path ends most like its URL. Or what gets them:
-        it takes a URL and gives the PNG's bytes or a path, and is asked twice for each URL. By
-        default the folder of the source; nothing outside of a folder is read.
+        it takes a URL and gives the PNG's bytes or a path, and is asked on several threads, and
+        again for each URL. By default the folder of the source; nothing outside of a folder is
+        read.
     types : collection of {"mask", "polygon", "box"}, default ("mask", "polygon")
         Which annotations are masks. A segment of a map is one, but not that of 0 which is called
         background. A polygon has the pixels whose centres are inside of it (even-odd), a box
@@ -95,13 +98,13 @@ def read_nucleus(
     folder, files = _place_of(source)
     findings = Findings()
     maps = MapReader(_map_files(masks, folder), findings)
-    shapes = ShapeReader(_checked_size(size), findings)
-    reader = _Reader(types, maps, shapes, findings)
+    outlines = OutlineReader(_checked_size(size), findings)
+    reader = _Reader(types, maps, outlines, findings)
     sources: list[Any] = [*files] or [source]
     for each in sources:
         for row in rows_of(each):
             reader.read(row)
-    numbered = sorted([*maps.items(), *shapes.items()], key=itemgetter(0))
+    numbered = sorted([*maps.items(), *outlines.items()], key=itemgetter(0))
     items = [item for _, item in numbered]
     if not items and not findings.faults:
         others = f" ({'; '.join(findings.lost)})" if findings.lost else ""
@@ -219,12 +222,12 @@ class _Reader:
     """Takes the annotations of rows to where they belong."""
 
     def __init__(
-        self, types: Some[str], maps: MapReader, shapes: ShapeReader, findings: Findings
+        self, types: Some[str], maps: MapReader, outlines: OutlineReader, findings: Findings
     ) -> None:
         self.n_annotations = 0
         self._types = types
         self._maps = maps
-        self._shapes = shapes
+        self._outlines = outlines
         self._findings = findings
 
     def read(self, row: Row) -> None:
@@ -250,4 +253,4 @@ class _Reader:
         elif annotation.kind == MASK:
             self._maps.add(self.n_annotations, place, annotation)
         else:
-            self._shapes.add(self.n_annotations, place, row, annotation, is_alone=is_alone)
+            self._outlines.add(self.n_annotations, place, row, annotation, is_alone=is_alone)
