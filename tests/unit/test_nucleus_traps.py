@@ -340,7 +340,7 @@ def test_the_background_is_no_mask_whatever_its_case(label: str) -> None:
 
 
 def test_0_is_a_mask_when_it_is_something() -> None:
-    check(found_in(payload(segment("car", 0), *ALL)), car=0, one=1, two=2, three=3)
+    check(found_in(payload(segment("car", np.uint8(0)), *ALL)), car=0, one=1, two=2, three=3)
 
 
 def test_0_without_a_segment_is_nothing_to_tell() -> None:
@@ -576,7 +576,7 @@ def test_nothing_outside_of_the_folder_is_read(url: str, tmp_path: Path) -> None
 )
 def test_a_map_that_is_none_is_told(data: bytes) -> None:
     (fault,) = read_nucleus(payload(*ALL), masks=lambda _: data).faults
-    assert fault.startswith("row 1: the mask of 'a.jpg' ")
+    assert fault.startswith("row 1: has a map that ")
 
 
 # ----------------------------------------------------------------------------------- the file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -30,16 +31,16 @@ class _Map:
 
     number: int
     place: str
-    image: str
     read: Callable[[], bytes]
     segments: dict[int, Record]
 
     def decoded(self) -> NDArray[Any]:
         """Return the map, (y, x) unsigned."""
+        data = self.read()
         try:
-            return greys(decode(self.read()))
+            return greys(decode(data))
         except ValueError as error:
-            raise ValueError(f"the mask of {self.image!r} {error}") from error
+            raise ValueError(f"has a map that {error}") from error
 
     def mask(self, kept: KeptMaps, index: int) -> NDArray[np.uint8]:
         """Return the mask of a segment."""
@@ -87,7 +88,7 @@ class MapReader:
         read = self._files.find(url)
         self._findings.identify(image, url, sorted(segments))
         self._findings.files.append(read)
-        self._maps.append(_Map(number, place, image, read, segments))
+        self._maps.append(_Map(number, place, read, segments))
 
     def _segments(self, place: str, annotation: Annotation, found: list[Any]) -> dict[int, Record]:
         segments: dict[int, Record] = {}
@@ -142,9 +143,11 @@ def _index(index: object) -> int | None:
         return int(index)
     if isinstance(index, float) and index.is_integer():
         return int(index)
-    if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
-        raise ValueError("has an index that is no number")
-    return index
+    if index is None:
+        return None
+    if isinstance(index, bool) or not isinstance(index, Integral):
+        raise ValueError("has an index that is no number")  # noqa: TRY004 - a fault of data
+    return int(index)
 
 
 def _contents(found: _Map) -> tuple[tuple[int, int], set[int]] | str:
