@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from maskcube.errors import (
     AccessDenied,
@@ -23,6 +23,7 @@ from maskcube.errors import (
     StoreExists,
     missing,
 )
+from maskcube.hdf5 import MaskFile
 from maskcube.layout import Block, blocks, shared_bytes
 from maskcube.objects import Objects, ZarrObjects
 from maskcube.slabs import StrayPixels
@@ -126,7 +127,7 @@ class Cluster:
 
         size = writer.task_shards * writer.journal.layout.shard_masks
         parts = [part for span in spans for part in blocks(span.start, span.stop, size)]
-        files = writer.file.parts([writer.of_source(part) for part in parts])
+        files = _hdf5(writer).parts([writer.of_source(part) for part in parts])
         writers = [writer.reading(file) for file in files]
         futures = self._client.map(_write_part, writers, parts, pure=False, retries=_RETRIES)
         try:
@@ -155,12 +156,17 @@ def _write_part(writer: ShardWriter, part: Block) -> _Done:
 
     refusal: Exception | None = None
     try:
-        writer.file.check_is_there()
+        _hdf5(writer).check_is_there()
         writer.write(part)
     except _REFUSALS as error:
         refusal = error
     name = f"{socket.gethostname()} {get_worker().address}"
     return _Done(len(writer.of_source(part)), name, _peak_bytes(), refusal)
+
+
+def _hdf5(writer: ShardWriter) -> MaskFile:
+    """Return what a writer reads from: `convert` alone has clients."""
+    return cast("MaskFile", writer.file)
 
 
 def _peak_bytes() -> int:

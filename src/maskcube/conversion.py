@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from maskcube.cluster import Cluster
 from maskcube.commit import Origin, commit
@@ -20,13 +22,48 @@ from maskcube.objects import StoreLike
 from maskcube.progress import mask_bar
 from maskcube.provenance import generator, now
 from maskcube.report import ConversionReport
-from maskcube.slabs import StrayPixels, rows_at_once
+from maskcube.slabs import Masks, StrayPixels, rows_at_once
 from maskcube.source import MaskSource
 from maskcube.stage import Stage, open_stage
 from maskcube.store import MaskStore
 from maskcube.writer import ShardWriter
 
-__all__ = ["convert", "finish_earlier", "refuse_faults", "write_shards"]
+__all__ = ["Source", "convert", "finish_earlier", "refuse_faults", "write_shards", "write_store"]
+
+
+class Source(Protocol):
+    """Masks, and what is said of them, checked against each other: `MaskSource`, for example."""
+
+    @property
+    def path(self) -> object:
+        """Where they are."""
+
+    @property
+    def layout(self) -> Layout:
+        """Shape of the masks."""
+
+    @property
+    def file(self) -> Masks:
+        """What the masks are read from."""
+
+    @property
+    def faults(self) -> list[str]:
+        """What speaks against a conversion, as far as can be seen without reading pixels."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file or files with the masks."""
+
+    def coordinates(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the coordinates that do not come from the pixels, (mask,) each, in row order."""
+
+    def fingerprint(self, sha256: str | None = None) -> dict[str, Any]:
+        """Return what identifies the source; raises `SourceError` if that is not `sha256`."""
+
+    def pixel_faults(
+        self, progress: Callable[[int], object] = ..., *, normalize: bool = False
+    ) -> list[str]:
+        """Read every mask and return what is wrong with the pixels."""
 
 
 def convert(
@@ -109,16 +146,57 @@ def convert(
     >>> report.n_images
     24
     """
+    # A wrong word is told before a source is fetched.
+    budget = memory_bytes(memory)
     started = time.monotonic()
+    with MaskSource(
+        source, metadata, allow_duplicates=allow_duplicates, options=source_options
+    ) as masks:
+        return write_store(
+            masks,
+            store,
+            overwrite=overwrite,
+            normalize=normalize,
+            sha256=sha256,
+            workers=workers,
+            memory=budget,
+            client=client,
+            progress=progress,
+            storage_options=storage_options,
+            license=license,
+            started=started,
+        )
+
+
+def write_store(
+    masks: Source,
+    store: StoreLike,
+    *,
+    overwrite: bool,
+    normalize: bool = False,
+    sha256: str | None = None,
+    workers: int | None,
+    memory: str | int,
+    client: Any = None,  # noqa: ANN401 - distributed is an optional library
+    progress: bool,
+    storage_options: dict[str, Any] | None,
+    license: str,  # noqa: A002 - the attribute's name
+    started: float | None = None,
+) -> ConversionReport:
+    """Write the masks of an opened source to a store: see `convert`.
+
+    Parameters
+    ----------
+    masks : Source
+        The masks, and what is said of them.
+    started : float, optional
+        When it began, by the monotonic clock.
+    """
+    started = time.monotonic() if started is None else started
     budget, cluster = memory_bytes(memory), None if client is None else Cluster(client)
     # Its other tasks keep the other cores of a worker busy.
     n_workers = worker_count(workers if cluster is None else workers or 1)
-    with (
-        MaskSource(
-            source, metadata, allow_duplicates=allow_duplicates, options=source_options
-        ) as masks,
-        open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage,
-    ):
+    with open_stage(store, overwrite=overwrite, storage_options=storage_options) as stage:
         if cluster is not None:
             cluster.check_reach(stage.place)
             budget = cluster.task_bytes(budget)
@@ -144,7 +222,8 @@ def convert(
                 stage.clean()
         report = ConversionReport.of(
             MaskStore(stage.place),
-            masks,
+            n_added=masks.layout.n_masks,
+            source_bytes=masks.size_bytes,
             n_resumed=n_resumed,
             started=started,
             workers={} if cluster is None else cluster.peaks,
@@ -154,7 +233,7 @@ def convert(
     return report
 
 
-def refuse_faults(masks: MaskSource, *, normalize: bool, show: bool) -> None:
+def refuse_faults(masks: Source, *, normalize: bool, show: bool) -> None:
     """Raise `SourceError` if the source has faults; pixels are read only then, to tell all."""
     if masks.faults:
         pixel_faults = _pixel_faults(masks, normalize=normalize, show=show)
@@ -172,7 +251,7 @@ def finish_earlier(stage: Stage, plan: dict[str, Any]) -> bool:
 
 def write_shards(
     writer: ShardWriter,
-    masks: MaskSource,
+    masks: Source,
     stage: Stage,
     *,
     cluster: Cluster | None = None,
@@ -210,7 +289,7 @@ def write_shards(
     return len(resumed)
 
 
-def _pixel_faults(masks: MaskSource, *, normalize: bool, show: bool) -> list[str]:
+def _pixel_faults(masks: Source, *, normalize: bool, show: bool) -> list[str]:
     """Return every fault of the pixels, which takes reading them all."""
     with mask_bar(masks.layout.n_masks, "looking for every fault", show=show) as bar:
         return masks.pixel_faults(bar.update, normalize=normalize)
@@ -229,17 +308,18 @@ def _unfinished(layout: Layout, finished: Mapping[int, Entry]) -> Iterator[Block
 
 def _origin(plan: dict[str, Any]) -> Origin:
     source = plan["source"]
+    what, how = "LAION-fMRI object masks", "converted"
+    if "format" in source:
+        what, how = "Object masks", f"imported by {source['format']}"
+    files = dict.fromkeys(source[part]["file"] for part in ("masks", "metadata"))
     return Origin(
         generator=plan["generator"],
         created=plan["created"],
         source=source,
         attributes={
             "Conventions": "CF-1.11",
-            "title": "LAION-fMRI object masks",
+            "title": what,
             "license": plan["license"],
-            "history": (
-                f"{plan['created']} {plan['generator']}: converted from"
-                f" {source['masks']['file']} and {source['metadata']['file']}"
-            ),
+            "history": (f"{plan['created']} {plan['generator']}: {how} from {' and '.join(files)}"),
         },
     )

@@ -128,7 +128,11 @@ def append(
         if not finish_earlier(stage, plan):
             n_resumed = _append(masks, stage, plan, rows, n_workers, show=progress)
         report = ConversionReport.of(
-            MaskStore(stage.place), masks, n_resumed=n_resumed, started=started
+            MaskStore(stage.place),
+            n_added=masks.layout.n_masks,
+            source_bytes=masks.size_bytes,
+            n_resumed=n_resumed,
+            started=started,
         )
     if progress:
         print(report)  # noqa: T201 - asked for

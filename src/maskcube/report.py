@@ -9,7 +9,6 @@ from typing import Any
 
 from maskcube.errors import listed
 from maskcube.schema import ROOT
-from maskcube.source import MaskSource
 from maskcube.store import MaskStore
 from maskcube.threads import spread
 
@@ -31,7 +30,7 @@ class ConversionReport:
     n_resumed: int
     """Shards that an earlier, interrupted run had finished."""
     source_bytes: int
-    """Size of the HDF5."""
+    """Size of the HDF5, or of the files of another format."""
     store_bytes: int
     """Size of everything in the store."""
     n_objects: int
@@ -45,8 +44,9 @@ class ConversionReport:
     def of(
         cls,
         store: MaskStore,
-        masks: MaskSource,
         *,
+        n_added: int,
+        source_bytes: int,
         n_resumed: int | None,
         started: float,
         workers: Mapping[str, int] | None = None,
@@ -57,8 +57,10 @@ class ConversionReport:
         ----------
         store : MaskStore
             The complete store.
-        masks : MaskSource
-            The source.
+        n_added : int
+            Masks of the source.
+        source_bytes : int
+            Size of the file or files with the masks.
         n_resumed : int, optional
             Shards that an earlier run had finished; None when that was all of them.
         started : float
@@ -71,9 +73,9 @@ class ConversionReport:
             location=store.location,
             **{f"n_{name}": count for name, count in store.manifest.counts.items()},
             n_shards=n_shards,
-            n_added=masks.layout.n_masks,
+            n_added=n_added,
             n_resumed=n_shards if n_resumed is None else n_resumed,
-            source_bytes=masks.file.size_bytes,
+            source_bytes=source_bytes,
             store_bytes=sum(sizes),
             n_objects=len(sizes),
             seconds=time.monotonic() - started,
@@ -88,7 +90,7 @@ class ConversionReport:
         resumed = f", {self.n_resumed} of them from an earlier run" if self.n_resumed else ""
         all_new = self.n_added == self.n_masks
         added = "" if all_new else f"{self.n_added:,} masks appended; now "
-        ratio = f" ({self.store_bytes / self.source_bytes:.2f} of the HDF5)" if all_new else ""
+        ratio = f" ({self.store_bytes / self.source_bytes:.2f} of the source)" if all_new else ""
         return (
             f"{self.location}: {added}{self.n_masks:,} masks of {self.n_images:,} images and"
             f" {self.n_nouns:,} nouns in {self.n_shards:,} shards{resumed};"

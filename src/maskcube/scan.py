@@ -69,7 +69,7 @@ def map_masks(
     >>> lines.dims, bool((lines <= masks.sizes["y"]).all())
     (('mask',), True)
     """
-    _check_dims(masks)
+    check_masks(masks)
 
     def result_of(mask: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - whatever the function gives
         result = function(mask)
@@ -127,8 +127,8 @@ def runs(masks: xr.DataArray) -> Runs:
     >>> bool(mask[boundaries[0] : boundaries[1]].all()), bool(mask[: boundaries[0]].any())
     (True, False)
     """
-    _check_dims(masks)
-    stored = _stored(masks)
+    check_masks(masks)
+    stored = stored_rows(masks)
     if stored is not None and stored[0].runs is not None:
         return stored[0].runs.read(stored[1])
     if masks.dtype not in (np.uint8, np.bool_):
@@ -141,7 +141,7 @@ def runs(masks: xr.DataArray) -> Runs:
     return np.concatenate([*found, np.empty(0, np.int32)]), offsets
 
 
-def _check_dims(masks: object) -> None:
+def check_masks(masks: object) -> None:
     if not isinstance(masks, xr.DataArray):
         raise InvalidOption(
             f"masks is a {type(masks).__name__}; give a DataArray, as open_masks returns it"
@@ -167,7 +167,7 @@ def _checked_boundaries(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
 def _each(
     function: Callable[[NDArray[np.uint8]], Any], masks: xr.DataArray, workers: int | None
 ) -> list[Any]:
-    stored = _stored(masks)
+    stored = stored_rows(masks)
     if stored is not None:
         reader, rows = stored
         return reader.each(function, rows, workers=workers)
@@ -177,7 +177,7 @@ def _each(
     return results
 
 
-def _stored(masks: xr.DataArray) -> tuple[ShardReader, NDArray[np.intp]] | None:
+def stored_rows(masks: xr.DataArray) -> tuple[ShardReader, NDArray[np.intp]] | None:
     """Return which masks of which shards these are; None if they are anything else."""
     data: Any = masks.variable._data  # noqa: SLF001 - the public .data would read them all
     dasked = sys.modules.get("maskcube.dasked")

@@ -16,10 +16,13 @@ import numpy as np
 
 from maskcube.chunks import Offset, RawChunk, RawReader, chunk_rows, inflate, scratch
 from maskcube.hdf5 import MaskFile
-from maskcube.layout import Block, block_rows
+from maskcube.layout import Block, Layout, block_rows
 
 __all__ = [
     "DeflatedSlab",
+    "DrawnMasks",
+    "DrawnSlab",
+    "Masks",
     "PackedSlab",
     "PlainSlab",
     "Slab",
@@ -58,30 +61,53 @@ class Slab(Protocol):
         """
 
 
-def open_slab(file: MaskFile, rows: int, *, normalize: bool) -> Slab:
+class DrawnMasks(Protocol):
+    """Masks that are no HDF5 and are made one at a time."""
+
+    layout: Layout
+
+    def mask(self, row: int) -> np.ndarray[Any, Any]:
+        """Return a mask, (y, x) uint8, C-contiguous; called on several threads.
+
+        Raises
+        ------
+        SourceError
+            When it cannot be read.
+        """
+
+
+Masks = MaskFile | DrawnMasks
+"""What slabs are made of."""
+
+
+def open_slab(file: Masks, rows: int, *, normalize: bool) -> Slab:
     """Return a slab for at most `rows` masks of a file at a time.
 
     Parameters
     ----------
-    file : MaskFile
+    file : MaskFile or DrawnMasks
         The source's masks.
     rows : int
         Most masks to hold.
     normalize : bool
         Take every pixel but 0 as 1.
     """
+    if not isinstance(file, MaskFile):
+        return DrawnSlab(file, normalize=normalize)
     return _kind(file)(file, rows, normalize=normalize)
 
 
-def rows_at_once(file: MaskFile, memory: int, workers: int) -> int:
+def rows_at_once(file: Masks, memory: int, workers: int) -> int:
     """Return how many masks of a file to read at a time within `memory` bytes: see `block_rows`."""
-    return block_rows(file.layout, file.chunks, held_bytes(file), memory, workers)
+    chunks = file.chunks if isinstance(file, MaskFile) else file.layout.chunk_shape
+    return block_rows(file.layout, chunks, held_bytes(file), memory, workers)
 
 
-def held_bytes(file: MaskFile) -> int:
+def held_bytes(file: Masks) -> int:
     """Return what one mask takes in a slab, at most."""
-    packed = _kind(file) is PackedSlab
-    return math.prod(_packed_shape(file)) if packed else file.layout.mask_bytes
+    if isinstance(file, MaskFile) and _kind(file) is PackedSlab:
+        return math.prod(_packed_shape(file))
+    return file.layout.mask_bytes
 
 
 def _kind(file: MaskFile) -> type[DeflatedSlab | PackedSlab | PlainSlab]:
@@ -116,6 +142,21 @@ class DeflatedSlab:
         with self.file.reading(Block(row, row + 1)):
             inflate(self._raw[row], pixels)
         return _binary(pixels, normalize=self.normalize)
+
+
+class DrawnSlab:
+    """Masks that are made when they are asked for."""
+
+    def __init__(self, masks: DrawnMasks, *, normalize: bool) -> None:
+        self.masks = masks
+        self.normalize = normalize
+
+    def load(self, block: Block, pool: Executor) -> None:
+        """Do nothing: nothing waits in memory."""
+
+    def mask(self, row: int) -> np.ndarray[Any, Any]:
+        """Return the mask of one of these rows."""
+        return _binary(self.masks.mask(row), normalize=self.normalize)
 
 
 class PackedSlab:

@@ -89,6 +89,11 @@ class MaskSource:
         """Shape of the masks."""
         return self.file.layout
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the HDF5."""
+        return self.file.size_bytes
+
     def by_row(self) -> pd.DataFrame:
         """Return the CSV's rows in the order of the HDF5, a copy."""
         return self.table.sort_values("mask_row", kind="stable", ignore_index=True)

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from maskcube.boundaries import steps_of
 from maskcube.codec import EncodedSteps, checksum, encode_mask, pack_shard
 from maskcube.entry import Entry
-from maskcube.hdf5 import MaskFile
 from maskcube.journal import Journal
 from maskcube.layout import Block, blocks
 from maskcube.manifest import Piece
-from maskcube.slabs import Slab, open_slab
+from maskcube.slabs import Masks, Slab, open_slab
 
 __all__ = ["EncodedMask", "ShardWriter", "encoded_mask", "write_shard"]
 
@@ -55,7 +54,7 @@ class ShardWriter:
 
     Parameters
     ----------
-    file : MaskFile
+    file : MaskFile or DrawnMasks
         The source's masks.
     journal : Journal
         Told of each shard that is finished.
@@ -73,7 +72,7 @@ class ShardWriter:
 
     def __init__(
         self,
-        file: MaskFile,
+        file: Masks,
         journal: Journal,
         block_masks: int,
         workers: int,
@@ -95,7 +94,7 @@ class ShardWriter:
         """Shards of a fair task: an HDF5 chunk of many masks is inflated once or twice."""
         return max(4, self.block_masks // self.journal.layout.shard_masks)
 
-    def reading(self, file: MaskFile) -> ShardWriter:
+    def reading(self, file: Masks) -> ShardWriter:
         """Return the same writer, of a file that knows where its own part of the source lies."""
         other = copy(self)
         other.file = file

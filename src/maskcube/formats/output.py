@@ -1,0 +1,130 @@
+"""Where an export is written: beside its place first, so that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from maskcube.disk import Lock, exchange, make_folder
+from maskcube.errors import InvalidOption, StoreExists
+from maskcube.paths import folder_path, partial_path
+from maskcube.provenance import generator
+
+__all__ = ["REPORT", "new_file", "new_folder", "to_json"]
+
+REPORT = "maskcube-export.json"
+"""The report in a folder of an export; only a folder with one is ever replaced or deleted."""
+
+
+@contextmanager
+def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder to fill, which gets its name when all is done; else nothing is left of it.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        What it will be called, on this machine.
+    overwrite : bool
+        Replace the folder of an earlier export.
+
+    Raises
+    ------
+    StoreExists
+        When something is there, or another process writes to the same place.
+    InvalidOption
+        When `path` is a URL.
+    """
+    target = _target(path)
+    partial = partial_path(target)
+    with _locked(target):
+        if target.exists() and not (overwrite and _is_export(target)):
+            raise _taken(target, overwrite=overwrite, what="no folder of an export")
+        if partial.is_symlink() or (partial.exists() and not _is_export(partial)):
+            raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            (partial / REPORT).write_text(to_json({"generator": generator()}))
+            yield partial
+            _put_in_place(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
+    """Give a text file to write, which gets its name when all is done; else nothing is left of it.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        What it will be called, on this machine.
+    overwrite : bool
+        Replace a file that is there.
+
+    Raises
+    ------
+    StoreExists
+        When something is there, or another process writes to the same place.
+    InvalidOption
+        When `path` is a URL.
+    """
+    target = _target(path)
+    partial = partial_path(target)
+    with _locked(target):
+        if target.is_dir() or (target.exists() and not overwrite):
+            raise _taken(target, overwrite=overwrite, what="no file")
+        if partial.is_symlink() or partial.is_dir():
+            raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
+        try:
+            with partial.open("w", encoding="utf-8", newline="\n") as file:
+                yield file
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def to_json(value: object) -> str:
+    """Return a value as JSON on one line; raises where it has NaN or what JSON does not know."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _target(path: str | Path) -> Path:
+    found = folder_path(path)
+    if found is None:
+        raise InvalidOption(f"an export goes into a folder of this machine, not to {str(path)!r}")
+    return found
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    make_folder(target.parent)
+    lock = Lock(target.with_name(f"{target.name}.lock"), str(target))
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_export(folder: Path) -> bool:
+    return not folder.is_symlink() and (folder / REPORT).is_file()
+
+
+def _taken(target: Path, *, overwrite: bool, what: str) -> StoreExists:
+    if overwrite:
+        return StoreExists(f"{target} is {what}, and is not replaced: delete it, or choose another")
+    return StoreExists(f"{target} exists; overwrite=True would replace it")
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if not target.exists():
+        partial.rename(target)
+    elif not exchange(partial, target):
+        # A system that cannot exchange two folders: for a moment there is none.
+        shutil.rmtree(target)
+        partial.rename(target)

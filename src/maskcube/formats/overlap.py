@@ -1,0 +1,192 @@
+"""The one rule by which overlapping masks become a map of one object a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcube.errors import InvalidOption, listed
+from maskcube.formats.images import ImageMasks
+
+__all__ = ["OVERLAPS", "LabelMaps", "check_overlap", "label_maps"]
+
+OVERLAPS = ("smallest", "score", "order", "error", "layers")
+"""What is on top where masks overlap: see `label_maps`."""
+
+LabelMap = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+class LabelMaps(NamedTuple):
+    """The masks of an image as maps of one object a pixel."""
+
+    maps: list[LabelMap]
+    """(y, x) each: 0 where no mask is, k + 1 where the mask at position k is."""
+    layer: NDArray[np.intp]
+    """(mask,): in which of the maps each is."""
+    visible: NDArray[np.int64]
+    """(mask,): pixels of each that can be seen; 0 where it is hidden, empty or left out."""
+
+
+def check_overlap(overlap: str, *, layers: bool = False, why: str = "") -> None:
+    """Raise `InvalidOption` unless `overlap` is a rule that this format can follow.
+
+    Parameters
+    ----------
+    overlap : str
+        What was asked.
+    layers : bool
+        Whether an image may have several maps.
+    why : str
+        Why it may not.
+    """
+    known = OVERLAPS if layers else tuple(rule for rule in OVERLAPS if rule != "layers")
+    if overlap == "layers" and not layers:
+        raise InvalidOption(f"overlap='layers' gives several maps an image; {why}: {listed(known)}")
+    if overlap not in known:
+        raise InvalidOption(f"overlap={overlap!r}: give one of {listed(known)}")
+
+
+def label_maps(
+    masks: ImageMasks,
+    overlap: str = "smallest",
+    *,
+    min_visible: float = 0.0,
+    groups: Sequence[object] | None = None,
+) -> LabelMaps:
+    """Return the masks of an image as maps of one object a pixel; reads each mask once or twice.
+
+    Parameters
+    ----------
+    masks : ImageMasks
+        The masks of an image.
+    overlap : str
+        What is seen where masks overlap. ``"smallest"``: the smallest mask, so that parts
+        (fingers) stay in wholes (hand); of equally large ones the higher score, then the lower
+        row. ``"score"``: the highest score, then the smallest. ``"order"``: the later row.
+        ``"error"``: overlapping masks are refused. ``"layers"``: nothing is hidden, there are as
+        many maps as that takes.
+    min_visible : float
+        A mask of which a smaller share than this can be seen is left out, and what is below it is
+        seen.
+    groups : sequence, optional
+        A group for each mask: those of one group are no conflict, and what one of them covers of
+        another counts as visible.
+
+    Returns
+    -------
+    LabelMaps
+        The maps, in which of them each mask is, and how much of it can be seen.
+
+    Raises
+    ------
+    InvalidOption
+        When `overlap` or `min_visible` has no meaning, or masks overlap and must not.
+    """
+    check_overlap(overlap, layers=True)
+    if not 0 <= min_visible <= 1:
+        raise InvalidOption(f"min_visible={min_visible!r}: give a share from 0 to 1")
+    teams = list(range(len(masks))) if groups is None else _numbered(groups)
+    if overlap == "layers":
+        return _layers(masks, teams)
+    order = _painting_order(masks, overlap)
+    if overlap == "error":
+        _refuse_overlaps(masks, teams)
+    found = _painted(masks, order, teams, grouped=groups is not None)
+    few = found.visible < min_visible * masks.areas
+    if few.any():
+        kept = order[~few[order]]
+        found = _painted(masks, kept, teams, grouped=groups is not None)
+    return found
+
+
+def _numbered(groups: Sequence[object]) -> list[int]:
+    numbers: dict[object, int] = {}
+    return [numbers.setdefault(group, len(numbers)) for group in groups]
+
+
+def _painting_order(masks: ImageMasks, overlap: str) -> NDArray[np.intp]:
+    """Return positions from the mask that is painted first to the one that is painted last."""
+    n_masks = len(masks)
+    positions = np.arange(n_masks)
+    if overlap == "order":
+        return positions
+    # A mask without a score is below those with one.
+    scores = np.array([-np.inf if r.score is None else r.score for r in masks.records])
+    # The last key counts most: on top are the smallest and the best, then the lower row.
+    keys = (
+        (-positions, -masks.areas, scores)
+        if overlap == "score"
+        else (-positions, scores, -masks.areas)
+    )
+    return np.lexsort(keys)
+
+
+def _empty(masks: ImageMasks) -> LabelMap:
+    if len(masks) < np.iinfo(np.uint16).max:
+        return np.zeros(masks.shape, np.uint16)
+    return np.zeros(masks.shape, np.uint32)
+
+
+def _painted(
+    masks: ImageMasks, order: NDArray[np.intp], teams: list[int], *, grouped: bool
+) -> LabelMaps:
+    """Paint masks over each other and count what can be seen of each."""
+    painted = _empty(masks)
+    for position, mask in zip(order.tolist(), masks.each(order), strict=True):
+        np.copyto(painted, position + 1, where=mask.view(np.bool_))
+    if grouped:
+        team_at = np.array([-1, *teams])[painted]
+        visible = np.zeros(len(masks), np.int64)
+        for position, mask in zip(order.tolist(), masks.each(order), strict=True):
+            visible[position] = np.count_nonzero(team_at[mask.view(np.bool_)] == teams[position])
+    else:
+        visible = np.bincount(painted.ravel(), minlength=len(masks) + 1)[1:]
+    return LabelMaps([painted], np.zeros(len(masks), np.intp), visible)
+
+
+def _refuse_overlaps(masks: ImageMasks, teams: list[int]) -> None:
+    """Raise if masks of different groups overlap, and say which."""
+    pairs: set[tuple[int, int]] = set()
+    maps: list[LabelMap] = []
+    for position, mask in enumerate(masks.each()):
+        there = mask.view(np.bool_)
+        below = {number - 1 for each in maps for number in np.unique(each[there]).tolist()} - {-1}
+        pairs |= {(other, position) for other in below if teams[other] != teams[position]}
+        # What this one covers must be found below it by the next ones too.
+        for each in maps:
+            if not each[there].any():
+                each[there] = position + 1
+                break
+        else:
+            maps.append(_empty(masks))
+            maps[-1][there] = position + 1
+    if pairs:
+        named = [(_name(masks, a), _name(masks, b)) for a, b in sorted(pairs)]
+        raise InvalidOption(
+            f"overlap='error': in image {masks.image!r} masks overlap: {listed(named)}; another"
+            f" rule would say which is seen: {listed(OVERLAPS[:3])}"
+        )
+
+
+def _name(masks: ImageMasks, position: int) -> str:
+    record = masks.records[position]
+    return f"{record.noun} {record.instance}"
+
+
+def _layers(masks: ImageMasks, teams: list[int]) -> LabelMaps:
+    """Put each mask into the first map where nothing of another group is in its way."""
+    maps: list[LabelMap] = []
+    layer = np.zeros(len(masks), np.intp)
+    team_of = np.array([-1, *teams])
+    for position, mask in enumerate(masks.each()):
+        there = mask.view(np.bool_)
+        free = (np.isin(team_of[each[there]], (-1, teams[position])).all() for each in maps)
+        number = next((number for number, is_free in enumerate(free) if is_free), len(maps))
+        if number == len(maps):
+            maps.append(_empty(masks))
+        maps[number][there] = position + 1
+        layer[position] = number
+    return LabelMaps(maps or [_empty(masks)], layer, masks.areas.copy())
