@@ -83,6 +83,9 @@ FLOORS = [
         "formats.fit",
         "formats.collection",
         "formats.intake",
+        "formats.panoptic_source",
+        "formats.panoptic",
+        "formats.ome",
     ],
     ["cli"],
 ]
