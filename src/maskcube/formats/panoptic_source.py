@@ -278,4 +278,4 @@ def _lost(known: list[tuple[_Map, _Seen]]) -> Iterator[str]:
         yield f"pixels of ids that the JSON does not have are left out: {listed(unknown)}"
     n_crowds = sum(m.n_crowds for m, _ in known)
     if n_crowds:
-        yield f"{n_crowds:,} segments are crowds (iscrowd), and masks like others in a store"
+        yield f"crowds (iscrowd) become masks like all others: {n_crowds:,}"
