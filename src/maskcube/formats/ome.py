@@ -8,7 +8,7 @@ format 3: https://ngff.openmicroscopy.org/0.5/.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -22,12 +22,10 @@ from maskcube.formats.output import new_folder
 from maskcube.formats.overlap import LabelMaps, check_overlap, label_maps
 from maskcube.formats.report import ExportReport, Tally
 
-if TYPE_CHECKING:
-    import zarr
-
 __all__ = ["to_ome_zarr"]
 
 _VERSION = "0.5"
+_LABELS = "labels"
 _AXES = ("y", "x")
 _SMALLEST = 256
 """Longest side of the smallest level in pixels: what a viewer shows first."""
@@ -116,18 +114,18 @@ def to_ome_zarr(
 
         def write(image: ImageMasks) -> _Written:
             found = label_maps(image, overlap, min_visible=min_visible)
-            root = zarr.create_group(folder / names[image.image])
-            root.attrs.update({"maskcube": {"image": image.image}})
-            _write_image(root, _cover(image, found), n_levels, image.image)
-            layers = [*enumerate(found.maps)]
-            paths = (
-                [f"masks-{number}" for number, _ in layers] if overlap == "layers" else ["masks"]
-            )
-            labels = root.create_group("labels")
-            labels.attrs.update({"ome": {"version": _VERSION, "labels": paths}})
+            paths = ["masks"]
+            if overlap == "layers":
+                paths = [f"masks-{number}" for number in range(len(found.maps))]
+            place = folder / names[image.image]
+            cover = _cover(image, found)
+            ome = _multiscale(image.image, n_levels)
+            _write_image(place, cover, n_levels, ome, {"maskcube": {"image": image.image}})
+            ome = {"version": _VERSION, "labels": paths}
+            zarr.create_group(place / _LABELS, attributes={"ome": ome})
             for number, (path, label) in enumerate(zip(paths, found.maps, strict=True)):
-                said = _said(image, found, number)
-                _write_image(labels.create_group(path), label, n_levels, path, said)
+                ome = {**_multiscale(path, n_levels), "image-label": _said(image, found, number)}
+                _write_image(place / _LABELS / path, label, n_levels, ome)
             return _Written(image, found.visible)
 
         for written in images.map(write, progress=progress, label="OME-Zarr"):
@@ -160,40 +158,16 @@ def _cover(image: ImageMasks, found: LabelMaps) -> NDArray[Any]:
     return cover
 
 
-def _write_image(
-    group: zarr.Group,
-    pixels: NDArray[Any],
-    n_levels: int,
-    name: str,
-    said: dict[str, Any] | None = None,
-) -> None:
-    """Write the resolutions of an image, and what the format says of them.
-
-    Parameters
-    ----------
-    group : zarr.Group
-        Where.
-    pixels : numpy.ndarray
-        (y, x), unsigned.
-    n_levels : int
-        Resolutions.
-    name : str
-        What it is called.
-    said : dict, optional
-        Of a label image, what is said of its labels.
-    """
-    datasets = []
-    for level in range(n_levels):
-        step = 2**level
-        # The first pixel of each block, so that it stays where it is: a scale is all it takes.
-        array = group.create_array(
-            str(level),
-            data=np.ascontiguousarray(pixels[::step, ::step]),
-            chunks=tuple(min(_CHUNK, -(-size // step)) for size in pixels.shape),
-            dimension_names=_AXES,
-        )
-        scale = {"type": "scale", "scale": [float(step)] * len(_AXES)}
-        datasets.append({"path": array.basename, "coordinateTransformations": [scale]})
+def _multiscale(name: str, n_levels: int) -> dict[str, Any]:
+    """Return what the format says of an image."""
+    # Levels begin with the same pixel, so a scale is all it takes from one to the other.
+    datasets = [
+        {
+            "path": str(level),
+            "coordinateTransformations": [{"type": "scale", "scale": [2.0**level] * len(_AXES)}],
+        }
+        for level in range(n_levels)
+    ]
     multiscale = {
         "name": name,
         "axes": [{"name": axis, "type": "space"} for axis in _AXES],
@@ -201,10 +175,28 @@ def _write_image(
         "type": "nearest",
         "metadata": {"description": "every second pixel of the level before"},
     }
-    ome: dict[str, Any] = {"version": _VERSION, "multiscales": [multiscale]}
-    if said is not None:
-        ome["image-label"] = said
-    group.attrs.update({"ome": ome})
+    return {"version": _VERSION, "multiscales": [multiscale]}
+
+
+def _write_image(
+    place: Path,
+    pixels: NDArray[Any],
+    n_levels: int,
+    ome: dict[str, Any],
+    attributes: dict[str, Any] | None = None,
+) -> None:
+    """Write the group of an image, (y, x), with all its levels."""
+    import zarr
+
+    group = zarr.create_group(place, attributes={"ome": ome, **(attributes or {})})
+    for level in range(n_levels):
+        step = 2**level
+        group.create_array(
+            str(level),
+            data=np.ascontiguousarray(pixels[::step, ::step]),
+            chunks=tuple(min(_CHUNK, -(-size // step)) for size in pixels.shape),
+            dimension_names=_AXES,
+        )
 
 
 def _said(image: ImageMasks, found: LabelMaps, layer: int) -> dict[str, Any]:

@@ -199,9 +199,12 @@ def _segment_ids(
 
 def _colours_of(ids: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """Return ids as (y, x, 3) uint8: red counts ones, green 256s, blue 65,536s."""
-    # The lowest three bytes of each, which stand first.
-    pixels = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(*ids.shape, 4)
-    return np.ascontiguousarray(pixels[..., :3])
+    found = np.zeros((*ids.shape, 3), np.uint8)
+    most = int(ids.max(initial=0))
+    for channel in range(3):
+        if most >> 8 * channel:
+            found[..., channel] = ids >> 8 * channel & 255
+    return found
 
 
 def _segments(
@@ -212,8 +215,7 @@ def _segments(
     categories: dict[str, int],
 ) -> list[dict[str, Any]]:
     """Return what is said of each segment of an image."""
-    areas = np.bincount(ids.ravel(), minlength=len(members) + 1).tolist()
-    boxes = _boxes(ids, len(members))
+    areas, boxes = _extents(ids, len(members))
     found = []
     for number, positions in enumerate(members, 1):
         records = [image.records[position] for position in positions]
@@ -234,18 +236,24 @@ def _segments(
     return found
 
 
-def _boxes(ids: NDArray[np.uint32], n_segments: int) -> list[list[int]]:
-    """Return left and upper edge, width and height of each id, from 0 on."""
-    edges = []
-    for axis in (1, 0):
-        size = ids.shape[axis]
-        there = np.zeros((n_segments + 1, size), np.bool_)
-        place = np.arange(size) if axis == 1 else np.arange(size)[:, np.newaxis]
-        there[ids, place] = True
-        first = there.argmax(axis=1)
-        edges.append((first, size - there[:, ::-1].argmax(axis=1) - first))
-    (left, width), (top, height) = edges
-    return np.stack([left, top, width, height], axis=1).tolist()  # type: ignore[no-any-return]
+def _extents(ids: NDArray[np.uint32], n_segments: int) -> tuple[list[int], list[list[int]]]:
+    """Return how many pixels each id has, and its left and upper edge, width and height."""
+    height, width = ids.shape
+    begins_here = np.ones(ids.shape, np.bool_)
+    np.not_equal(ids[:, 1:], ids[:, :-1], out=begins_here[:, 1:])
+    begin = np.flatnonzero(begins_here)
+    number = ids.ravel()[begin]
+    # Runs end where the next one begins, and with their line: there are few beside the pixels.
+    length = np.diff(begin, append=ids.size)
+    top, left = np.divmod(begin, width)
+    areas = np.zeros(n_segments + 1, np.int64)
+    np.add.at(areas, number, length)
+    first = np.full((2, n_segments + 1), max(height, width))
+    last = np.zeros_like(first)
+    for axis, (start, stop) in enumerate([(left, left + length), (top, top + 1)]):
+        np.minimum.at(first[axis], number, start)
+        np.maximum.at(last[axis], number, stop)
+    return areas.tolist(), np.concatenate([first, last - first]).T.tolist()
 
 
 def _begin(
