@@ -432,6 +432,32 @@ def test_masks_of_several_sizes_are_fitted_when_asked(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masks.values[0, :2, :3], IDS == 7)
 
 
+def test_the_same_instance_twice_is_accepted_when_asked(tmp_path: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for segment in _segments(document)[1:]:
+            segment["instance"] = 4
+
+    source = _foreign(tmp_path / "in", change)
+    with pytest.raises(SourceError, match="the same image, noun and instance twice"):
+        from_panoptic(source, tmp_path / "masks.zarr", progress=False)
+    masks = _stored(source, tmp_path / "masks.zarr", allow_duplicates=True)
+    assert masks.instance.values.tolist() == [0, 4, 4]
+
+
+def test_pictures_from_a_function(tmp_path: Path) -> None:
+    source = _foreign(tmp_path / "in")
+    data = (source.with_suffix("") / "x.png").read_bytes()
+    asked = []
+
+    def resolve(name: str) -> bytes:
+        asked.append(name)
+        return data
+
+    masks = _stored(source, tmp_path / "masks.zarr", masks=resolve)
+    np.testing.assert_array_equal(masks.values, [IDS == 7, IDS == 300, IDS == 70_000])
+    assert set(asked) == {"x.png"}
+
+
 def test_no_json_or_several(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match="does not exist"):
         read_panoptic(tmp_path / "nowhere.json")

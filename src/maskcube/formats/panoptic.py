@@ -166,8 +166,8 @@ def from_panoptic(
     Examples
     --------
     >>> from maskcube import open_masks
-    >>> report = to_panoptic(open_masks("masks.zarr"), "panoptic", progress=False)
-    >>> stored = from_panoptic("panoptic", "back.zarr", progress=False)
+    >>> report = to_panoptic(open_masks("masks.zarr"), "coco", progress=False)
+    >>> stored = from_panoptic("coco", "back.zarr", progress=False)
     >>> stored.n_masks == report.n_masks - len(report.dropped)
     True
     """

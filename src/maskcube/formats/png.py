@@ -109,8 +109,10 @@ def colours(pixels: NDArray[Any]) -> NDArray[np.uint32]:
     """Return R + 256 G + 65536 B of each pixel, (y, x) uint32; a grey is three times itself."""
     if pixels.ndim == 2:  # noqa: PLR2004 - y and x
         return pixels.astype(np.uint32) * np.uint32(0x010101)
-    wide = pixels[..., :3].astype(np.uint32)
-    return np.asarray(wide[..., 0] | wide[..., 1] << 8 | wide[..., 2] << 16, np.uint32)
+    found: NDArray[np.uint32] = pixels[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        found |= pixels[..., channel].astype(np.uint32) << np.uint32(8 * channel)
+    return found
 
 
 def _opened(data: bytes) -> Any:  # noqa: ANN401 - Pillow is an optional library
