@@ -281,6 +281,16 @@ def test_a_picture_of_greys_or_indices(
     np.testing.assert_array_equal(masks.values, [IDS == 7, IDS == 300, IDS == 70_000])
 
 
+def test_colours_of_a_palette_though_the_json_lacks_one(tmp_path: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        _segments(document).pop(0)
+
+    source = _foreign(tmp_path / "in", change, picture=_palette())
+    with pytest.warns(UserWarning, match=r"ids that the JSON does not have .*\('x.png', 7\)"):
+        masks = _stored(source, tmp_path / "masks.zarr")
+    np.testing.assert_array_equal(masks.values, [IDS == 300, IDS == 70_000])
+
+
 def test_a_picture_of_two_values(tmp_path: Path) -> None:
     def change(document: dict[str, Any]) -> None:
         document["annotations"][0]["segments_info"] = [{"id": 1, "category_id": 1}]
@@ -329,7 +339,14 @@ def _deep(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda d: d["images"].append(d["images"][0]), "images[1]: id 42 was there before"),
+        (
+            lambda d: d["images"].append(d["images"][0]),
+            "images[1]: id 42 or 'x.jpg' was there before",
+        ),
+        (
+            lambda d: d["images"].append({"id": 1, "file_name": "x.jpg"}),
+            "images[1]: id 1 or 'x.jpg' was there before",
+        ),
         (lambda d: d["images"][0].pop("id"), "images[0]: has no id"),
         (lambda d: d["images"][0].update(file_name=3), "file_name must be a text, found 3"),
         (lambda d: d["images"][0].update(height=5), "(2, 3) pixels, and (5, 3) by the JSON"),
@@ -345,7 +362,7 @@ def _deep(document: dict[str, Any]) -> None:
         (lambda d: d["annotations"][0].update(file_name="x.PNG"), "is not in"),
         (lambda d: d["annotations"][0].update(file_name=None), "file_name must be a text"),
         (lambda d: d["annotations"][0].update(segments_info="7"), "must be a list, found str"),
-        (lambda d: d["categories"].append({"id": 9, "name": "x"}), "id 9 was there before"),
+        (lambda d: d["categories"].append({"id": 9, "name": "x"}), "id 9 or 'x' was there before"),
         (lambda d: d["categories"][1].update(name=""), "name must be a text, found ''"),
         (lambda d: _segments(d)[1].update(id=7), "segments_info[1]: id 7 is void"),
         (lambda d: _segments(d)[1].update(id=0), "segments_info[1]: id 0 is void"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from panoptics import Mask, read_segments, seen
+from PIL import Image
 
 from maskcube.errors import InvalidOption
 from maskcube.formats.panoptic import to_panoptic
@@ -30,6 +32,54 @@ def rectangles(draw: st.DrawFn) -> Mask:
         left, right = sorted(draw(st.tuples(*[st.integers(0, SHAPE[1])] * 2)))
         mask[top:bottom, left:right] = True
     return mask
+
+
+ANY_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from([0, 1, 2**24, 10**30, "1", "a.png", "../a.png", "\0", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> dict[str, Any]:
+    """Return a panoptic JSON of which up to three things are anything."""
+    segments = [{"id": 1, "category_id": 3, "iscrowd": 0, "instance": 0, "score": 0.5}]
+    document: dict[str, Any] = {
+        "images": [{"id": 5, "file_name": "a.jpg", "height": 2, "width": 2}],
+        "categories": [{"id": 3, "name": "dog", "isthing": 1}],
+        "annotations": [{"image_id": 5, "file_name": "a.png", "segments_info": segments}],
+    }
+    for _ in range(draw(st.integers(1, 3))):
+        place: Any = document
+        while place:
+            keys = [*place] if isinstance(place, dict) else [*range(len(place))]
+            key = draw(st.sampled_from(keys))
+            if not isinstance(place[key], dict | list) or draw(st.booleans()):
+                place[key] = draw(ANY_JSON)
+                break
+            place = place[key]
+    return document
+
+
+@settings(max_examples=150)
+@given(document=spoilt())
+def test_a_json_of_anything_is_read_or_refused(document: dict[str, Any]) -> None:
+    with TemporaryDirectory() as place:
+        path = Path(place) / "panoptic.json"
+        path.write_text(json.dumps(document))
+        Image.fromarray(np.array([[[1, 0, 0], [0, 0, 0]]] * 2, np.uint8)).save(
+            path.parent / "a.png"
+        )
+        found = read_panoptic(path)
+        assert not (found.faults and found.items)
+        for item in found.items:
+            assert item.read().shape == item.size
 
 
 @st.composite

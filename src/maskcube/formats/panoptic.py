@@ -98,7 +98,7 @@ def to_panoptic(
     """
     check_overlap(overlap, why="COCO panoptic has one of each")
     images = MaskImages(masks)
-    _check_stuff(stuff, images.nouns)
+    stuff = _checked_stuff(stuff, images.nouns)
     names = file_names(images.names, ".png")
     categories = {noun: number for number, noun in enumerate(images.nouns, 1)}
     tally = Tally("COCO panoptic", out, overlap)
@@ -174,12 +174,13 @@ def from_panoptic(
     return store_collection(read_panoptic(source, masks=masks), store, **options)
 
 
-def _check_stuff(stuff: Collection[str], nouns: list[str]) -> None:
+def _checked_stuff(stuff: Collection[str], nouns: list[str]) -> frozenset[str]:
     if isinstance(stuff, str):
         raise InvalidOption(f"stuff={stuff!r}: give a list of nouns")
     unknown = [noun for noun in stuff if noun not in nouns]
     if unknown:
         raise InvalidOption(f"stuff: no mask has the noun {listed(unknown)}")
+    return frozenset(stuff)
 
 
 def _segment_ids(

@@ -26,6 +26,8 @@ JSON_NAME = "panoptic.json"
 """What our own export calls it."""
 
 _MOST_ID = 2**24
+_MOST_JSON_BYTES = 2**31
+"""That of all training images of COCO has a third of a gigabyte."""
 
 
 class _Map(NamedTuple):
@@ -56,8 +58,8 @@ def read_panoptic(
     """Return the segments of a COCO panoptic JSON and its PNGs, compared with each other.
 
     A segment without pixels is an empty mask; pixels of an id that the JSON does not know are left
-    out; both are told when they are stored. Every PNG is decoded once for that. The
-    values of a PNG of greys or with a palette are the ids, unless the JSON has its colours.
+    out; both are told when they are stored. Every PNG is decoded once for that. The values of a PNG
+    of greys or with a palette are the ids, unless the JSON rather has their colours.
 
     Parameters
     ----------
@@ -84,7 +86,9 @@ def read_panoptic(
     maps = document.maps()
     faults = document.faults
     beside = path.with_suffix("")
-    files = MaskFiles(masks or (beside if beside.is_dir() else path.parent))
+    if masks is None:
+        masks = beside if beside.is_dir() else path.parent
+    files = MaskFiles(masks)
     # Pixels are looked at only where the JSON makes sense.
     found = [] if faults else spread(partial(_look, files), maps)
     faults += [seen for seen in found if isinstance(seen, str)]
@@ -98,7 +102,7 @@ def read_panoptic(
             for m, seen in known
             for number, record in m.records.items()
         ],
-        [path, *(partial(files.read, m.file) for m in maps)],
+        [partial(_json_bytes, path), *(partial(files.read, m.file) for m in maps)],
         faults=faults,
         lost=list(_lost(known)),
     )
@@ -119,9 +123,13 @@ def _json_of(place: Path) -> Path:
     raise SourceNotFound(str(place), [f"has no {JSON_NAME}, and as other JSON {names}: name one"])
 
 
+def _json_bytes(path: Path) -> bytes:
+    return read_file(path, _MOST_JSON_BYTES)
+
+
 def _loaded(path: Path) -> Any:  # noqa: ANN401 - whatever the JSON has
     try:
-        return json.loads(read_file(path))
+        return json.loads(_json_bytes(path))
     except RecursionError:
         raise SourceError(str(path), ["is JSON nested too deep"]) from None
     except ValueError as error:
@@ -163,12 +171,15 @@ class _Document:
     def _by_id(self, what: str, name: str) -> dict[int | None, tuple[str, tuple[int, int] | None]]:
         """Return name and size of each image or category, by its id."""
         found: dict[int | None, tuple[str, tuple[int, int] | None]] = {}
+        names: set[str] = set()
         for place, entry in self._objects(self._document, what, ""):
             try:
                 number = _id_of(entry)
-                if number in found:
-                    raise ValueError(f"id {number} was there before")  # noqa: TRY301 - told with the rest
-                found[number] = text_of(name, entry.get(name)), _size_of(entry)
+                called = text_of(name, entry.get(name))
+                if number in found or (what == "images" and called in names):
+                    raise ValueError(f"id {number} or {called!r} was there before")  # noqa: TRY301 - told with the rest
+                found[number] = called, _size_of(entry)
+                names.add(called)
             except ValueError as error:
                 self.faults.append(f"{place}: {error}")
         return found
@@ -188,7 +199,7 @@ class _Document:
                 if category not in nouns:
                     raise ValueError(f"category_id {category} is no category")  # noqa: TRY301
                 records[number] = Record.of(image, nouns[category], segment)
-                n_crowds += bool(segment.get("iscrowd"))
+                n_crowds += bool(integer_of("iscrowd", segment.get("iscrowd")))
             except ValueError as error:
                 self.faults.append(f"{part}: {error}")
         return records, n_crowds
@@ -248,8 +259,8 @@ def _ids(data: bytes, panoptic: _Map) -> NDArray[np.uint32]:
     palette = palette_of(data)
     if palette is not None and there[-1] < len(palette):
         meanings.append(colours(palette[np.newaxis])[0][there])
-    known = panoptic.records.keys() | {0}
-    meaning = next((ids for ids in meanings if known >= {*ids.tolist()}), there)
+    known = panoptic.records.keys()
+    meaning = max(meanings, key=lambda ids: len(known & {*ids.tolist()}))
     ids = np.zeros(there[-1] + 1, np.uint32)
     ids[there] = meaning
     return np.asarray(ids[pixels], np.uint32)
