@@ -95,6 +95,9 @@ FLOORS = [
         "formats.nucleus",
         "formats.nucleus_source",
         "formats.nucleus_sdk",
+        "formats.panoptic_source",
+        "formats.panoptic",
+        "formats.ome",
     ],
     ["cli"],
 ]

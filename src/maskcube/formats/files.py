@@ -57,8 +57,15 @@ class MaskFiles:
         return next((path for path in found if path is not None), None)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:
     """Return a file's bytes.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    most : int
+        Bytes that it may have.
 
     Raises
     ------
@@ -67,11 +74,11 @@ def read_file(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or error}") from None
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"is larger than {_MOST_BYTES // 2**20} MiB")
+    if len(data) > most:
+        raise ValueError(f"is larger than {most // 2**20} MiB")
     return data
 
 
