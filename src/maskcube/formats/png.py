@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskcube.errors import missing
 
-__all__ = ["colours", "decode", "encode", "greys", "size_of"]
+__all__ = ["colours", "decode", "encode", "greys", "palette_of", "size_of"]
 
 _LEVEL = 3
 """An index map of 1,000 x 1,000 pixels takes 3 ms and 8 kB; at level 6, 7 ms and 3 kB."""
@@ -74,6 +74,22 @@ def decode(data: bytes) -> NDArray[Any]:
             return np.array(image)
         except (OSError, ValueError, SyntaxError, MemoryError) as error:
             raise ValueError(f"is damaged: {error}") from None
+
+
+def palette_of(data: bytes) -> NDArray[np.uint8] | None:
+    """Return the colours of a PNG's palette, (256, 3) uint8; None when it has none.
+
+    Raises
+    ------
+    ValueError
+        When it is no PNG, or too large; the message is half a sentence.
+    """
+    with _opened(data) as image:
+        if image.mode != "P":
+            return None
+        found = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        # A damaged picture may have indices beyond its palette.
+        return np.concatenate([found, np.zeros((256 - len(found), 3), np.uint8)])
 
 
 def greys(pixels: NDArray[Any]) -> NDArray[Any]:
