@@ -186,15 +186,14 @@ class Picture(NamedTuple):
 
     def where(self, values: Iterable[Value]) -> NDArray[np.uint8]:
         """Return the mask of the pixels that have one of these values, (y, x) uint8, 0 and 1."""
-        every = self.values()
-        chosen = np.zeros(len(every), np.bool_)
+        is_grey = self.pixels.dtype == np.uint8
+        numbers = np.arange(_MOST + 1, dtype=np.uint32) * np.uint32(_GREY)
+        every = numbers if is_grey else self.pixels
+        chosen = np.zeros(every.shape, np.bool_)
         for value in values:
             chosen |= value.among(every)
-        if self.pixels.dtype == np.uint8:
-            is_in = np.zeros(_MOST + 1, np.uint8)
-            is_in[every[chosen] & np.uint32(_MOST)] = 1
-            return np.take(is_in, self.pixels)
-        return np.isin(self.pixels, every[chosen]).view(np.uint8)
+        found = np.take(chosen, self.pixels) if is_grey else chosen
+        return found.view(np.uint8)
 
 
 def greys_of(data: bytes) -> NDArray[np.uint8]:
