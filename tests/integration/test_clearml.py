@@ -55,11 +55,11 @@ HOSTILE = [
 
 def assert_equal(found: Path, expected: xr.DataArray) -> None:
     masks = maskcube.open_masks(found).compute()
-    np.testing.assert_array_equal(masks.values, expected.values)
+    np.testing.assert_array_equal(masks, expected)
     for name in COLUMNS:
         if name != "mask_row":
-            np.testing.assert_array_equal(masks[name].values, expected[name].values, name)
-    assert masks["mask_row"].values.tolist() == list(range(len(masks)))
+            np.testing.assert_array_equal(masks[name], expected[name], name)
+    assert list(masks["mask_row"].to_numpy()) == list(range(len(masks)))
 
 
 def frames_of(folder: Path) -> list[dict[str, Any]]:
@@ -137,9 +137,11 @@ def test_classes_come_back_as_the_rule_says(
     assert any("come in as one mask" in told for told in found.lost)
     shown = {(item.record.image, item.record.noun): item.read() for item in found.items}
     table = small.by_row
-    for image, rows in table.groupby("image_name"):
+    for image in dict.fromkeys(table["image_name"]):
+        rows = table[table["image_name"] == image]
         painted = np.full(small.masks.shape[1:], "", object)
-        for each in sorted(rows.itertuples(), key=lambda each: _below(each, small, overlap)):
+        records: list[Any] = list(rows.itertuples())
+        for each in sorted(records, key=lambda each: _below(each, small, overlap)):
             painted[small.masks[each.mask_row] == 1] = each.noun
         for noun in set(rows["noun"]):
             expected = painted == noun
@@ -249,7 +251,7 @@ def test_a_value_is_the_same_noun_in_every_part_of_a_version(
     small_store: Path, tmp_path: Path
 ) -> None:
     masks = maskcube.open_masks(small_store)
-    nouns = sorted(set(masks["noun"].values.tolist()))
+    nouns = sorted({str(noun) for noun in masks["noun"].to_numpy()})
     parts = [masks.sel(noun="hand"), masks.sel(noun=["person", "fingers"])]
     for number, part in enumerate(parts):
         to_clearml(part, tmp_path / str(number), nouns=nouns, progress=False)
@@ -262,9 +264,9 @@ def test_a_value_is_the_same_noun_in_every_part_of_a_version(
 
 def test_names_never_leave_the_folder(hostile: Path, tmp_path: Path) -> None:
     masks = maskcube.open_masks(hostile)
-    for number, write in enumerate((to_clearml, to_clearml_alpha)):
-        place = tmp_path / str(number)
-        write(masks, place / "out", progress=False)
+    to_clearml(masks, tmp_path / "0" / "out", progress=False)
+    to_clearml_alpha(masks, tmp_path / "1" / "out", progress=False)
+    for place in (tmp_path / "0", tmp_path / "1"):
         assert [path.name for path in place.iterdir() if path.suffix != ".lock"] == ["out"]
         files = [path for path in (place / "out").rglob("*") if path.is_file()]
         names = {path.name for path in files if path.parent.name == "masks"}
@@ -331,7 +333,7 @@ def test_options_without_meaning_are_refused(
 def test_opacities_without_meaning_are_refused(
     small_store: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    with pytest.raises(InvalidOption, match="alpha=|outside="):
+    with pytest.raises(InvalidOption, match=r"alpha=|outside="):
         to_clearml_alpha(
             maskcube.open_masks(small_store), tmp_path / "out", progress=False, **options
         )
@@ -384,7 +386,7 @@ def test_masks_of_several_sizes_are_refused_or_fitted(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="several sizes"):
         from_clearml(tmp_path, tmp_path / "m.zarr", labels=labels, progress=False)
     from_clearml(tmp_path, tmp_path / "m.zarr", labels=labels, fit="pad", progress=False)
-    assert maskcube.open_masks(tmp_path / "m.zarr").sum(("y", "x")).values.tolist() == [24, 6]
+    assert list(maskcube.open_masks(tmp_path / "m.zarr").sum(("y", "x")).to_numpy()) == [24, 6]
 
 
 def test_labels_beside_the_frames_are_taken(tmp_path: Path, small_store: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,7 +109,7 @@ def test_a_map_shows_what_the_report_says(
     report = to_clearml(given_masks, out, overlap=overlap, min_visible=min_visible, progress=False)
     labels = json.loads((out / "mask_labels.json").read_text())["mask_labels"]["_all_"]
     noun_of = {each["value"][0]: each["labels"][0] for each in labels if any(each["value"])}
-    told = {(mask.image, mask.mask_row): mask for mask in report.masks}
+    told = {(mask.image, int(mask.mask_row or 0)): mask for mask in report.masks}
     rows = _by_row(given_masks)
     for frame in json.loads((out / "frames.json").read_text()):
         (entry,) = frame["sources"][0]["masks"]

@@ -37,7 +37,7 @@ def encode(pixels: NDArray[np.uint8], level: int = _LEVEL) -> bytes:
     lines[:, 1:] = pixels.reshape(height, -1)
     colour_type = 0 if pixels.ndim == 2 else 2  # noqa: PLR2004 - y and x
     header = struct.pack(">2I5B", width, height, 8, colour_type, 0, 0, 0)
-    packed = bytes(cramjam.zlib.compress(lines.reshape(-1), level))
+    packed = bytes(cramjam.zlib.compress(lines.data.cast("B"), level))
     pieces = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
     return _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in pieces)
 
