@@ -389,6 +389,40 @@ def test_masks_of_several_sizes_are_refused_or_fitted(tmp_path: Path) -> None:
     assert list(maskcube.open_masks(tmp_path / "m.zarr").sum(("y", "x")).to_numpy()) == [24, 6]
 
 
+def test_masks_that_are_not_as_large_as_their_image_are_told(tmp_path: Path) -> None:
+    to_clearml(few([[[1, 0]]], ["a"]), tmp_path / "out", progress=False)
+    to_clearml_alpha(few([[[1, 0]]], ["a"]), tmp_path / "alpha", progress=False)
+    for name in ("out", "alpha"):
+        frames = frames_of(tmp_path / name)
+        frames[0]["sources"][0]["height"] = 2
+        (tmp_path / name / "frames.json").write_text(json.dumps(frames))
+    for found in (read_clearml(tmp_path / "out"), read_clearml_alpha(tmp_path / "alpha")):
+        assert len(found.items) == 1
+        assert found.lost[0].startswith("masks are not as large as their images: in frame 0")
+
+
+def test_two_masks_are_never_one_file(tmp_path: Path) -> None:
+    """By the last part of their URI alone they would be."""
+    Image.fromarray(np.ones((2, 3), np.uint8)).save(tmp_path / "seg.png")
+    frames = [
+        {
+            "id": name,
+            "sources": [
+                {"id": "0", "uri": name, "masks": [{"id": "m", "uri": f"s3://b/{name}/seg.png"}]}
+            ],
+        }
+        for name in ("a", "b")
+    ]
+    labels = [{"value": [1, 1, 1], "labels": ["hand"]}]
+    found = read_clearml(frames, masks=tmp_path, labels=labels)
+    assert len(found.items) == 1
+    assert len(found.faults) == 1
+    assert "would be" in found.faults[0]
+    # The same URI is the same mask.
+    frames[1]["sources"][0]["masks"] = frames[0]["sources"][0]["masks"]  # type: ignore[index]
+    assert read_clearml(frames, masks=tmp_path, labels=labels).faults == []
+
+
 def test_labels_beside_the_frames_are_taken(tmp_path: Path, small_store: Path) -> None:
     """Without its regions a frame still has the labels of its version: the nouns come back."""
     masks = maskcube.open_masks(small_store)

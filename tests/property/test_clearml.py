@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -78,6 +78,7 @@ def _read_by_row(found: Any) -> dict[int, tuple[Any, ...]]:
     }
 
 
+@settings(max_examples=60)
 @given(given_masks=masks())
 def test_layers_lose_nothing(tmp_path_factory: pytest.TempPathFactory, given_masks: Any) -> None:
     out = tmp_path_factory.mktemp("layers") / "out"
@@ -86,6 +87,7 @@ def test_layers_lose_nothing(tmp_path_factory: pytest.TempPathFactory, given_mas
     assert _read_by_row(read_clearml(out)) == _by_row(given_masks)
 
 
+@settings(max_examples=60)
 @given(given_masks=masks(), alpha=st.integers(1, 255), data=st.data())
 def test_alpha_masks_lose_nothing(
     tmp_path_factory: pytest.TempPathFactory, given_masks: Any, alpha: int, data: Any
@@ -96,6 +98,7 @@ def test_alpha_masks_lose_nothing(
     assert _read_by_row(read_clearml_alpha(out)) == _by_row(given_masks)
 
 
+@settings(max_examples=60)
 @given(
     given_masks=masks(),
     overlap=st.sampled_from(["smallest", "score", "order"]),

@@ -190,8 +190,9 @@ def read_clearml_alpha(
     items = []
     for start in range(0, len(found), _TOGETHER):
         some = found[start : start + _TOGETHER]
-        for item in spread(partial(_item, read, threshold), some):
+        for file, item in zip(some, spread(partial(_item, read, threshold), some), strict=True):
             if isinstance(item, Item):
+                file.check_size(item.size, notes)
                 items.append(item)
             else:
                 notes.faults.append(item)

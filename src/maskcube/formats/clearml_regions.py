@@ -110,6 +110,7 @@ def _decoded(kept: KeptMaps, read: ReadBytes, job: _Job) -> Picture:
 def _masks_of(job: _Job, seen: _Seen, decoded: Callable[[], Picture], notes: Notes) -> list[Item]:
     """Return the masks of a picture, and note the values that stand for nothing."""
     items = []
+    job.file.check_size(seen.size, notes)
     named = np.zeros(len(seen.values), np.bool_)
     for (value, noun), regions in _by_value(job, notes).items():
         try:

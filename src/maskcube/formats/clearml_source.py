@@ -77,6 +77,13 @@ class PixelFile(NamedTuple):
     regions: list[Region]
     about: Mapping[str, Any]
     """What an export of alpha-channel masks says of the image."""
+    image_size: tuple[object, object]
+    """Height and width of the image, as its frame says."""
+
+    def check_size(self, size: tuple[int, int], notes: Notes) -> None:
+        """Note when a picture is not as large as its image."""
+        if all(type(side) is int for side in self.image_size) and self.image_size != size:
+            notes.lose("masks are not as large as their images", f"{self.where} {size}")
 
 
 class FrameSource:
@@ -245,8 +252,12 @@ def _of_source(
             raise ValueError(f"has two masks {mask_id!r}")
         ids.add(str(mask_id))
         uri = text_of("uri of a mask", mask.get("uri"))
-        about = _about(frame, str(source.get("id")))
-        yield PixelFile(name, f"{where}, mask {str(mask_id)!r:.80}", str(mask_id), uri, [], about)
+        told = f"{where}, mask {str(mask_id)!r:.80}"
+        about, size = (
+            _about(frame, str(source.get("id"))),
+            (source.get("height"), source.get("width")),
+        )
+        yield PixelFile(name, told, str(mask_id), uri, [], about, size)
 
 
 def _about(frame: Mapping[str, Any], source_id: str) -> Mapping[str, Any]:

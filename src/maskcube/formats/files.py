@@ -32,6 +32,7 @@ class MaskFiles:
 
     def __init__(self, place: str | os.PathLike[str] | Resolver) -> None:
         self._place = place if callable(place) else Path(place).expanduser().absolute()
+        self._names: dict[Path, str] = {}
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a mask file.
@@ -44,14 +45,21 @@ class MaskFiles:
         if not isinstance(self._place, Path):
             found = self._place(name)
             return found if isinstance(found, bytes) else read_file(Path(found))
-        folder = self._place.resolve()
+        return read_file(self._find(self._place, name))
+
+    def _find(self, place: Path, name: str) -> Path:
+        """Return the file of a name; two names never have the same: a mask would be another's."""
+        folder = place.resolve()
         for relative in _candidates(name):
             # A name may be longer than any file's.
             with suppress(OSError):
                 path = (folder / relative).resolve()
                 # A link may lead elsewhere.
                 if path.is_relative_to(folder) and path.is_file():
-                    return read_file(path)
+                    first = self._names.setdefault(path, name)
+                    if first != name:
+                        raise ValueError(f"would be {path}, as {first!r:.200} is")
+                    return path
         raise ValueError(f"is not in {folder}")
 
 
