@@ -122,7 +122,7 @@ def to_clearml(
     >>> report.changed
     []
     >>> import json
-    >>> metadata = json.load(open("clearml/mask_labels.json"))
+    >>> metadata = json.loads(Path("clearml/mask_labels.json").read_text())
     >>> metadata["mask_labels"]["_all_"][0]
     {'value': [0, 0, 0], 'labels': ['background']}
     """

@@ -121,7 +121,7 @@ def to_clearml_alpha(
     >>> masks = open_masks("masks.zarr").sel(image="shared_12rep_LAION_cluster_1003_i0.jpg")
     >>> report = to_clearml_alpha(masks.sel(noun=["hand"]), "alpha", progress=False)
     >>> import json
-    >>> frame = json.load(open("alpha/frames.json"))[0]
+    >>> frame = json.loads(Path("alpha/frames.json").read_text())[0]
     >>> [mask["id"] for mask in frame["sources"][0]["masks"]]
     ['hand-0', 'hand-1', 'hand-2', 'hand-3']
     """

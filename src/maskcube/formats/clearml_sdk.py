@@ -20,7 +20,7 @@ def to_clearml_sdk(
 
     ClearML uploads images, not masks: where the masks have no URI yet (``mask_uri=``), `upload`
     gives each one, or they are registered with their path on this machine. The labels of a version
-    are ``json.load(open(folder / "mask_labels.json"))``, for ``HyperDataset.set_metadata``.
+    are in ``mask_labels.json`` as ``HyperDataset.set_metadata`` takes them.
 
     Parameters
     ----------
