@@ -192,8 +192,12 @@ class Picture(NamedTuple):
         chosen = np.zeros(every.shape, np.bool_)
         for value in values:
             chosen |= value.among(every)
-        found = np.take(chosen, self.pixels) if is_grey else chosen
-        return found.view(np.uint8)
+        if not is_grey:
+            return chosen.view(np.uint8)
+        if np.count_nonzero(chosen) == 1:
+            # Nearly always, and forty times as fast.
+            return (self.pixels == np.uint8(np.argmax(chosen))).view(np.uint8)
+        return np.take(chosen, self.pixels).view(np.uint8)
 
 
 def greys_of(data: bytes) -> NDArray[np.uint8]:
