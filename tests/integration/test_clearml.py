@@ -316,6 +316,8 @@ def test_uris_are_as_the_templates_say(small_store: Path, tmp_path: Path) -> Non
         {"mask_id": "{image}"},
         {"source_uri": "https://h/a.jpg"},
         {"nouns": [3]},
+        {"background": True},
+        {"background": ""},
     ],
 )
 def test_options_without_meaning_are_refused(

@@ -180,7 +180,7 @@ def test_nouns_that_were_first_keep_their_values() -> None:
     first = Palette.of(["hand", "person"])
     later = Palette.of(["arm", "hand"], first.nouns)
     assert later.labels() == first.labels() | {(3, 3, 3): ["arm"]}
-    with pytest.raises(InvalidOption, match="nouns must be texts, found 3"):
+    with pytest.raises(InvalidOption, match="nouns and background must be texts, found 3"):
         Palette.of([], ["hand", 3])  # type: ignore[list-item]
 
 

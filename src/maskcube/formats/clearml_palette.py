@@ -69,8 +69,11 @@ class Palette:
         Raises
         ------
         InvalidOption
-            When `wanted` is no list of nouns, or there are more nouns than colours.
+            When `wanted` is no list of nouns, `background` no label, or there are more nouns than
+            colours.
         """
+        if background is not None:
+            _checked([background])
         first = [] if wanted is None else _checked(wanted)
         nouns = tuple(dict.fromkeys([*first, *found]))
         if len(nouns) > _MOST_COLOURS:
@@ -138,5 +141,5 @@ def _checked(nouns: Iterable[object]) -> list[str]:
     given = [nouns] if isinstance(nouns, str) else list(nouns)
     wrong = [noun for noun in given if not isinstance(noun, str) or not noun]
     if wrong:
-        raise InvalidOption(f"nouns must be texts, found {listed(wrong)}")
+        raise InvalidOption(f"nouns and background must be texts, found {listed(wrong)}")
     return [str(noun) for noun in given]
