@@ -30,6 +30,10 @@ from maskcube.codec import (
 from maskcube.encoded import EncodedShard
 from maskcube.errors import MaskcubeError, SourceError
 from maskcube.filters import InflateError, undo
+from maskcube.formats.clearml import read_clearml, to_clearml
+from maskcube.formats.clearml_alpha import read_clearml_alpha, to_clearml_alpha
+from maskcube.formats.collection import Collection
+from maskcube.formats.png import encode
 from maskcube.hdf5 import MaskFile
 from maskcube.layout import Layout
 from maskcube.metadata import COLUMNS, read_metadata
@@ -271,6 +275,44 @@ def _root_seeds() -> list[bytes]:
     return [(_store() / "zarr.json").read_bytes()]
 
 
+@functools.cache
+def _frames() -> list[bytes]:
+    """Write an export for ClearML of both kinds of masks, and return their frames."""
+    masks = maskcube.open_masks(_store())
+    to_clearml(masks, _folder() / "pixels", progress=False)
+    to_clearml_alpha(masks, _folder() / "alpha", progress=False)
+    return [(_folder() / name / "frames.json").read_bytes() for name in ("pixels", "alpha")]
+
+
+def _clearml(data: bytes) -> None:
+    """Read frames, and pictures, that are these bytes."""
+    _frames()
+    for name, read in (("pixels", read_clearml), ("alpha", read_clearml_alpha)):
+        folder = _folder() / name
+        (folder / "frames.json").write_bytes(data)
+        with suppress(MaskcubeError):
+            _read_all(read(folder))
+    for read in (read_clearml, read_clearml_alpha):
+        frame = {"id": "a", "sources": [{"id": "0", "masks": [{"id": "m", "uri": "m.png"}]}]}
+        labels = {"labels": [{"value": [1, 1, 1], "labels": ["hand"]}]}
+        options: dict[str, Any] = labels if read is read_clearml else {}
+        _read_all(read([frame], masks=lambda _: data, **options))
+
+
+def _read_all(found: Collection) -> None:
+    for item in found.items:
+        with suppress(ValueError):
+            mask = item.read()
+            if mask.shape != item.size or mask.max(initial=0) > 1:
+                raise AssertionError("a mask is not as it was announced")
+
+
+def _clearml_seeds() -> list[bytes]:
+    pixels = np.arange(_HEIGHT * _WIDTH, dtype=np.uint8).reshape(_HEIGHT, _WIDTH)
+    colours = np.stack([pixels] * 3, axis=-1)
+    return [*_frames(), encode(pixels), encode(colours)]
+
+
 TARGETS: dict[str, Target] = {
     "hdf5": Target(pixels_of, _hdf5_seeds),
     "filters": Target(_filters, _filters_seeds),
@@ -279,4 +321,5 @@ TARGETS: dict[str, Target] = {
     "steps": Target(_steps, _steps_seeds),
     "texts": Target(_texts, _texts_seeds),
     "root": Target(_root, _root_seeds),
+    "clearml": Target(_clearml, _clearml_seeds),
 }

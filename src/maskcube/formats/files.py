@@ -31,6 +31,7 @@ class MaskFiles:
 
     def __init__(self, place: str | os.PathLike[str] | Resolver) -> None:
         self._place = place if callable(place) else Path(place).expanduser().absolute()
+        self._names: dict[Path, str] = {}
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a mask file.
@@ -49,12 +50,21 @@ class MaskFiles:
         return read_file(path)
 
     def find(self, name: str) -> Path | None:
-        """Return the mask file of that name; None when there is none, or a function gives them."""
+        """Return the mask file of that name; None when there is none, or a function gives them.
+
+        Raises
+        ------
+        ValueError
+            When it is the file of another name already: a mask would be another's.
+        """
         if not isinstance(self._place, Path):
             return None
         folder = self._place.resolve()
         found = (_file_below(folder, relative) for relative in _candidates(name))
-        return next((path for path in found if path is not None), None)
+        path = next((path for path in found if path is not None), None)
+        if path is not None and self._names.setdefault(path, name) != name:
+            raise ValueError(f"would be {path}, as {self._names[path]!r:.200} is")
+        return path
 
 
 def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:

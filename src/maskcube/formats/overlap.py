@@ -55,6 +55,7 @@ def label_maps(
     *,
     min_visible: float = 0.0,
     groups: Sequence[object] | None = None,
+    apart: Sequence[object] | None = None,
 ) -> LabelMaps:
     """Return the masks of an image as maps of one object a pixel; reads each mask once or twice.
 
@@ -74,6 +75,8 @@ def label_maps(
     groups : sequence, optional
         A group for each mask: those of one group are no conflict, and what one of them covers of
         another counts as visible.
+    apart : sequence, optional
+        A group for each mask: those of one group never share a layer.
 
     Returns
     -------
@@ -90,7 +93,7 @@ def label_maps(
         raise InvalidOption(f"min_visible={min_visible!r}: give a share from 0 to 1")
     teams = list(range(len(masks))) if groups is None else _numbered(groups)
     if overlap == "layers":
-        return _layers(masks, teams)
+        return _layers(masks, teams, range(len(masks)) if apart is None else _numbered(apart))
     order = _painting_order(masks, overlap)
     if overlap == "error":
         _refuse_overlaps(masks, teams)
@@ -178,15 +181,18 @@ def _name(masks: ImageMasks, position: int) -> str:
     return f"{record.noun} {record.instance}"
 
 
-def _layers(masks: ImageMasks, teams: list[int]) -> LabelMaps:
+def _layers(masks: ImageMasks, teams: list[int], apart: Sequence[int]) -> LabelMaps:
     """Put each mask into the first map where nothing of another group is in its way."""
     maps: list[LabelMap] = []
+    held: list[set[int]] = []
     taken: list[NDArray[np.bool_]] = []
     layer = np.zeros(len(masks), np.intp)
     team_of = np.array([-1, *teams])
     for position, mask in enumerate(masks.each()):
         there = mask.view(np.bool_)
         for number, (each, used) in enumerate(zip(maps, taken, strict=True)):
+            if apart[position] in held[number]:
+                continue
             both = used & there
             if not both.any() or (team_of[each[both]] == teams[position]).all():
                 layer[position] = number
@@ -195,7 +201,9 @@ def _layers(masks: ImageMasks, teams: list[int]) -> LabelMaps:
             layer[position] = len(maps)
             maps.append(_empty(masks))
             taken.append(np.zeros(masks.shape, np.bool_))
+            held.append(set())
         number = layer[position]
         np.copyto(maps[number], position + 1, where=there)
         taken[number] |= there
+        held[number].add(apart[position])
     return LabelMaps(maps or [_empty(masks)], layer, masks.areas.copy())

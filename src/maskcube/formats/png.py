@@ -1,10 +1,16 @@
-"""Pictures as PNG: indices, greys and colours, by Pillow."""
+"""Pictures as PNG: greys and colours are written by hand, and whatever there is read by Pillow.
+
+The format is that of the specification "Portable Network Graphics", ISO/IEC 15948.
+"""
 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
+import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,8 +18,10 @@ from maskcube.errors import missing
 
 __all__ = ["colours", "decode", "encode", "greys", "palette_of", "size_of"]
 
-_LEVEL = 3
-"""An index map of 1,000 x 1,000 pixels takes 3 ms and 8 kB; at level 6, 7 ms and 3 kB."""
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_LEVEL = 1
+"""A mask of 1,000 x 1,000 pixels takes 1.5 ms and 7 kB; at level 6, 4 ms and 2 kB."""
 
 _MOST_PIXELS = 2**26
 """Of a picture that is read; Pillow warns of larger ones."""
@@ -22,16 +30,21 @@ _KEPT = {"P", "L", "RGB", "RGBA", "I;16"}
 
 
 def encode(pixels: NDArray[np.uint8], level: int = _LEVEL) -> bytes:
-    """Return a PNG of greys, (y, x) uint8, or of colours, (y, x, 3) uint8.
+    """Return a PNG of greys, (y, x) uint8, or of colours, (y, x, 3) uint8."""
+    height, width = pixels.shape[:2]
+    # A line begins with the number of its filter. None is best for maps, and takes no time.
+    lines = np.zeros((height, 1 + pixels[0].size), np.uint8)
+    lines[:, 1:] = pixels.reshape(height, -1)
+    colour_type = 0 if pixels.ndim == 2 else 2  # noqa: PLR2004 - y and x
+    header = struct.pack(">2I5B", width, height, 8, colour_type, 0, 0, 0)
+    packed = bytes(cramjam.zlib.compress(lines.data.cast("B"), level))
+    pieces = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in pieces)
 
-    Raises
-    ------
-    MissingDependency
-        When Pillow is not installed.
-    """
-    file = io.BytesIO()
-    _pillow().fromarray(pixels).save(file, "PNG", compress_level=level)
-    return file.getvalue()
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -77,7 +90,7 @@ def decode(data: bytes) -> NDArray[Any]:
 
 
 def palette_of(data: bytes) -> NDArray[np.uint8] | None:
-    """Return the colours of a PNG's palette, (index, 3) uint8; None when it has none.
+    """Return the colours of a PNG's palette, (256, 3) uint8; None when it has none.
 
     Raises
     ------
@@ -85,8 +98,11 @@ def palette_of(data: bytes) -> NDArray[np.uint8] | None:
         When it is no PNG, or too large; the message is half a sentence.
     """
     with _opened(data) as image:
-        found = image.getpalette("RGB") if image.mode == "P" else None
-    return None if found is None else np.array(found, np.uint8).reshape(-1, 3)
+        if image.mode != "P":
+            return None
+        found = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        # A damaged picture may have indices beyond its palette.
+        return np.concatenate([found, np.zeros((256 - len(found), 3), np.uint8)])
 
 
 def greys(pixels: NDArray[Any]) -> NDArray[Any]:
