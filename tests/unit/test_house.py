@@ -84,6 +84,16 @@ FLOORS = [
         "formats.collection",
         "formats.intake",
     ],
+    [
+        "formats.rle",
+        "formats.outline",
+        "formats.coco_mask",
+        "formats.coco_file",
+        "formats.coco_source",
+        "formats.coco_lines",
+        "formats.coco",
+        "formats.coco_results",
+    ],
     ["cli"],
 ]
 """Lower floors first. A module imports from lower floors, or from earlier on its own."""
