@@ -42,11 +42,12 @@ def packed(value: dict[str, Any]) -> dict[str, Any]:
 
     For ``object_hook``: nothing is refused here, what cannot be packed stays as it is.
     """
+    counts, rings = value.get("counts"), value.get("segmentation")
     try:
-        if isinstance(value.get("counts"), list):
-            value["counts"] = array("q", value["counts"])
-        elif isinstance(value.get("segmentation"), list):
-            value["segmentation"] = [array("d", ring) for ring in value["segmentation"]]
+        if isinstance(counts, list) and {*map(type, counts)} <= {int}:
+            value["counts"] = array("q", counts)
+        elif isinstance(rings, list) and all({*map(type, ring)} <= {int, float} for ring in rings):
+            value["segmentation"] = [array("d", ring) for ring in rings]
     except (TypeError, ValueError, OverflowError):
         pass
     return value

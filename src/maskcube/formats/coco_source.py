@@ -144,7 +144,8 @@ def read_coco(
         items,
         [each.read_bytes for each in files],
         faults=faults.told(),
-        lost=reading.lost(labels_of),
+        # What is lost of what is not stored need not be told.
+        lost=[] if faults.told() else reading.lost(labels_of),
     )
 
 

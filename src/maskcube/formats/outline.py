@@ -85,26 +85,30 @@ def _following(part: NDArray[np.int8], edges: _Edges) -> _Ints:
 
     Where two pixels touch at a corner only, the way keeps to the same pixel.
     """
+    width = part.shape[1]
     x, upper, lower, rises = _segments(np.ascontiguousarray((part[:, 1:] - part[:, :-1]).T))
     x = x + 1
     # The object is on the right hand: to the right of an edge that leads up.
-    tails = _key(part, np.where(rises, lower, upper), x, rises)
+    tails = _key(width, np.where(rises, lower, upper), x, rises)
     heads_y = np.where(rises, upper, lower)
     heads_x = np.where(edges.below, edges.right, edges.left)
     # Leading right, the pixel ahead on the left hand is above; the way turns left only when both
     # pixels ahead are of the object, and that is when the one on the right hand is.
     ahead = np.where(edges.below, part[edges.y, edges.right], part[edges.y - 1, edges.left - 1])
     goes_up = np.where(edges.below, ahead > 0, ahead == 0)
-    down_to = _found(tails, _key(part, edges.y, heads_x, goes_up))
+    down_to = _found(tails, _key(width, edges.y, heads_x, goes_up))
     ahead = np.where(rises, part[heads_y - 1, x], part[heads_y, x - 1])
     goes_right = np.where(rises, ahead == 0, ahead > 0)
-    starts = _key(part, edges.y, np.where(edges.below, edges.left, edges.right), edges.below)
-    across_to = _found(starts, _key(part, heads_y, x, goes_right))
-    return across_to[down_to]
+    starts = _key(width, edges.y, np.where(edges.below, edges.left, edges.right), edges.below)
+    across_to = _found(starts, _key(width, heads_y, x, goes_right))
+    following: _Ints = across_to[down_to]
+    return following
 
 
-def _key(part: NDArray[np.int8], y: _Ints, x: _Ints, way: NDArray[np.bool_]) -> _Ints:
-    return (y * part.shape[1] + x) * 2 + way
+def _key(width: int, y: _Ints, x: _Ints, way: NDArray[np.bool_]) -> _Ints:
+    """Return a number for each way to leave a corner."""
+    key: _Ints = (y * width + x) * 2 + way
+    return key
 
 
 def _found(keys: _Ints, wanted: _Ints) -> _Ints:
