@@ -93,11 +93,12 @@ class TestPycocotools:
     def test_masks_are_equal_bit_by_bit(
         self, store: Path, tmp_path: Path, segmentation: str
     ) -> None:
-        masks = maskcube.open_masks(store)
+        masks = maskcube.open_masks(store)[::3]
         path = tmp_path / "a.json"
         report = to_coco(masks, path, segmentation=segmentation, progress=False)
+        masks = masks.load()
         found = loaded(path)
-        assert [*found.imgs] == list(range(1, 25))
+        assert [*found.imgs] == list(range(1, len(set(masks.image.values)) + 1))
         assert [found.cats[key]["name"] for key in sorted(found.cats)] == sorted(
             set(masks.noun.values)
         )
