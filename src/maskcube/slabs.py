@@ -67,7 +67,7 @@ class DrawnMasks(Protocol):
     layout: Layout
 
     def mask(self, row: int) -> np.ndarray[Any, Any]:
-        """Return a mask, (y, x) uint8, C-contiguous; called on several threads.
+        """Return a mask, (y, x) uint8 of 0 and 1, C-contiguous; called on several threads.
 
         Raises
         ------
@@ -93,7 +93,7 @@ def open_slab(file: Masks, rows: int, *, normalize: bool) -> Slab:
         Take every pixel but 0 as 1.
     """
     if not isinstance(file, MaskFile):
-        return DrawnSlab(file, normalize=normalize)
+        return DrawnSlab(file)
     return _kind(file)(file, rows, normalize=normalize)
 
 
@@ -147,16 +147,15 @@ class DeflatedSlab:
 class DrawnSlab:
     """Masks that are made when they are asked for."""
 
-    def __init__(self, masks: DrawnMasks, *, normalize: bool) -> None:
+    def __init__(self, masks: DrawnMasks) -> None:
         self.masks = masks
-        self.normalize = normalize
 
     def load(self, block: Block, pool: Executor) -> None:
         """Do nothing: nothing waits in memory."""
 
     def mask(self, row: int) -> np.ndarray[Any, Any]:
         """Return the mask of one of these rows."""
-        return _binary(self.masks.mask(row), normalize=self.normalize)
+        return self.masks.mask(row)
 
 
 class PackedSlab:

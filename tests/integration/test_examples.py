@@ -16,7 +16,9 @@ import maskcube
 
 PACKAGE = Path(maskcube.__file__).parent
 MODULES = sorted(
-    path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"__init__", "__main__"}
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.stem not in {"__init__", "__main__"}
 )
 
 

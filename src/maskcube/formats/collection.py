@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -75,8 +74,9 @@ class Collection:
     def fingerprint(self) -> dict[str, Any]:
         """Return what identifies the masks: size and SHA-256 of the main file, and of all."""
         every, first, size = hashlib.sha256(), hashlib.sha256(), 0
-        # What is read once, from an iterator or by a function, has no bytes to go by but these.
-        every.update(json.dumps([item.record.properties() for item in self.items]).encode())
+        # What is read once, from an iterator or by a function, has nothing else to go by.
+        for item in self.items:
+            every.update(repr((item.record, item.size)).encode("utf-8", "surrogatepass"))
         first_size = 0
         for number, file in enumerate(self.files):
             data = _bytes_of(file)

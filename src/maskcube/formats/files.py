@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -45,10 +46,12 @@ class MaskFiles:
             return found if isinstance(found, bytes) else read_file(Path(found))
         folder = self._place.resolve()
         for relative in _candidates(name):
-            path = (folder / relative).resolve()
-            # A link may lead elsewhere.
-            if path.is_file() and path.is_relative_to(folder):
-                return read_file(path)
+            # A name may be longer than any file's.
+            with suppress(OSError):
+                path = (folder / relative).resolve()
+                # A link may lead elsewhere.
+                if path.is_relative_to(folder) and path.is_file():
+                    return read_file(path)
         raise ValueError(f"is not in {folder}")
 
 
@@ -81,9 +84,8 @@ def _candidates(name: str) -> list[PurePosixPath]:
             path = unquote(urlsplit(name).path)
         except ValueError:
             return []
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    if not parts or "\0" in path or parts[-1] in ("..", "/"):
+    whole = PurePosixPath(path.replace("\\", "/").lstrip("/"))
+    if not whole.name or "\0" in path:
         return []
-    whole = PurePosixPath(path.lstrip("/"))
-    last = PurePosixPath(parts[-1])
-    return [last] if ".." in parts or whole == last else [whole, last]
+    last = PurePosixPath(whole.name)
+    return [last] if ".." in whole.parts or whole == last else [whole, last]

@@ -16,13 +16,15 @@ from maskcube.conversion import write_store
 from maskcube.errors import SourceError, listed
 from maskcube.formats.collection import Collection, Item
 from maskcube.formats.fit import check_fit, common_shape, fitted, fitted_record
-from maskcube.formats.record import Record, columns_of
+from maskcube.formats.record import columns_of
 from maskcube.layout import Layout
 from maskcube.metadata import MOST_ROWS
 from maskcube.objects import StoreLike
 from maskcube.report import ConversionReport
 
 __all__ = ["store_collection"]
+
+_MOST_LISTED = 8
 
 
 class _FittedSource:
@@ -60,12 +62,19 @@ class _FittedSource:
         item = self._items[row]
         try:
             found = item.read()
-            if found.shape != item.size:
-                raise ValueError(f"has {found.shape} pixels, not the {item.size} announced")  # noqa: TRY301 - told with the rest
         except ValueError as error:
-            raise SourceError(str(self.path), [f"{_named(item.record)} {error}"]) from error
+            raise self._fault(item, str(error)) from error
+        if found.shape != item.size:
+            raise self._fault(item, f"has {found.shape} pixels, not the {item.size} announced")
+        if found.max(initial=0) > 1:
+            raise self._fault(item, "has values other than 0 and 1")
         shape = self.layout.shape[1], self.layout.shape[2]
         return np.ascontiguousarray(fitted(found, shape, self._fit))
+
+    def _fault(self, item: Item, found: str) -> SourceError:
+        record = item.record
+        named = f"mask of {record.noun!r} {record.instance} in image {record.image!r}"
+        return SourceError(str(self.path), [f"{named} {found}"])
 
     def coordinates(self) -> dict[str, NDArray[Any]]:
         """Return the coordinates of the store, (mask,) each."""
@@ -100,13 +109,16 @@ class _FittedSource:
     ) -> list[str]:
         """Read every mask and return what is wrong with them."""
         faults: list[str] = []
+        n_faults = 0
         for row in range(self.layout.n_masks):
             try:
                 self.mask(row)
             except SourceError as error:
-                faults += error.faults
+                n_faults += 1
+                faults += error.faults[: _MOST_LISTED - len(faults)]
             progress(1)
-        return faults
+        more = n_faults > len(faults)
+        return [*faults, f"... ({n_faults:,} such masks in all)"] if more else faults
 
 
 def store_collection(
@@ -249,7 +261,3 @@ def _is_misfit(item: Item, shape: tuple[int, int], fit: str) -> bool:
     if fit == "pad":
         return item.size[0] > shape[0] or item.size[1] > shape[1]
     return item.size != shape
-
-
-def _named(record: Record) -> str:
-    return f"mask of {record.noun!r} {record.instance} in image {record.image!r}"

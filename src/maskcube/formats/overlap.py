@@ -179,14 +179,21 @@ def _name(masks: ImageMasks, position: int) -> str:
 def _layers(masks: ImageMasks, teams: list[int]) -> LabelMaps:
     """Put each mask into the first map where nothing of another group is in its way."""
     maps: list[LabelMap] = []
+    taken: list[NDArray[np.bool_]] = []
     layer = np.zeros(len(masks), np.intp)
     team_of = np.array([-1, *teams])
     for position, mask in enumerate(masks.each()):
         there = mask.view(np.bool_)
-        free = (np.isin(team_of[each[there]], (-1, teams[position])).all() for each in maps)
-        number = next((number for number, is_free in enumerate(free) if is_free), len(maps))
-        if number == len(maps):
+        for number, (each, used) in enumerate(zip(maps, taken, strict=True)):
+            both = used & there
+            if not both.any() or (team_of[each[both]] == teams[position]).all():
+                layer[position] = number
+                break
+        else:
+            layer[position] = len(maps)
             maps.append(_empty(masks))
-        maps[number][there] = position + 1
-        layer[position] = number
+            taken.append(np.zeros(masks.shape, np.bool_))
+        number = layer[position]
+        np.copyto(maps[number], position + 1, where=there)
+        taken[number] |= there
     return LabelMaps(maps or [_empty(masks)], layer, masks.areas.copy())
