@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from pycocotools import mask as mask_module
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from stacks import HOLED, labelled
@@ -257,7 +258,7 @@ class TestExport:
             to_coco(masks, tmp_path / "a.json", **options)
 
     def test_polygons_need_pycocotools_and_runs_do_not(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import_module = builtins.__import__
 
@@ -273,6 +274,10 @@ class TestExport:
         with pytest.raises(maskcube.MissingDependency, match=r'pip install "maskcube\[coco\]"'):
             to_coco(masks, tmp_path / "b.json", segmentation="polygon", progress=False)
         assert not (tmp_path / "b.json").exists()
+        path = write(document({"segmentation": [[0, 0, 2, 0, 2, 2]]}), "c.json")
+        with pytest.raises(maskcube.MissingDependency, match="filling polygons needs"):
+            from_coco(path, tmp_path / "c.zarr", progress=False)
+        assert not [path for path in tmp_path.iterdir() if "zarr" in path.name]
 
 
 class TestResults:
@@ -428,6 +433,17 @@ class TestForeignFiles:
         assert masks.noun.values.tolist() == ["hand"] * 6
         assert masks.score.isnull().all()
 
+    def test_bytes_that_were_written_as_python_shows_them(self, write: Write) -> None:
+        """As ``str(counts)`` does, where ``counts.decode()`` was meant."""
+        mask = np.zeros((50, 50), np.uint8)
+        mask[44:, 0] = 1
+        counts = mask_module.encode(np.asfortranarray(mask))["counts"]
+        assert b"\\" in counts
+        told = {"size": [50, 50], "counts": str(counts)}
+        images = [{"id": 7, "file_name": "a.jpg", "height": 50, "width": 50}]
+        (item,) = read_coco(write(document({"segmentation": told}, images=images))).items
+        np.testing.assert_array_equal(item.read(), mask)
+
     def test_instances_are_counted_by_score(self, write: Write, tmp_path: Path) -> None:
         scores = [0.1, 0.9, None, 0.5]
         path = write(document(*[{"score": each} for each in scores]))
@@ -448,10 +464,10 @@ class TestForeignFiles:
 
     def test_crowds_are_masks_or_left_out(self, write: Write, tmp_path: Path) -> None:
         path = write(document({"iscrowd": 1}, {"iscrowd": 0}))
-        with pytest.warns(UserWarning, match="1 annotations with iscrowd are masks as others are"):
+        with pytest.warns(UserWarning, match="iscrowd are masks as others are: 1"):
             from_coco(path, tmp_path / "a.zarr", progress=False)
         assert len(maskcube.open_masks(tmp_path / "a.zarr")) == 2
-        with pytest.warns(UserWarning, match="1 annotations with iscrowd are left out"):
+        with pytest.warns(UserWarning, match="iscrowd are left out: 1"):
             from_coco(path, tmp_path / "b.zarr", crowd="skip", progress=False)
         assert len(maskcube.open_masks(tmp_path / "b.zarr")) == 1
 
@@ -460,7 +476,7 @@ class TestForeignFiles:
             document({"segmentation": []}, {}, {"segmentation": None, "bbox": [0, 0, 2, 2]})
         )
         assert "annotation 1, 3 has no segmentation" in faults_of(path)
-        with pytest.warns(UserWarning, match="2 annotations without a segmentation are left out"):
+        with pytest.warns(UserWarning, match="without a segmentation are left out: 2"):
             from_coco(path, tmp_path / "b.zarr", without_mask="skip", progress=False)
         assert len(maskcube.open_masks(tmp_path / "b.zarr")) == 1
 
@@ -482,9 +498,7 @@ class TestForeignFiles:
         more = [{"id": key, "file_name": f"{key}.jpg", "height": 9, "width": 9} for key in (8, 9)]
         content = document({})
         content["images"] += more
-        assert read_coco(write(content)).lost == [
-            "2 images have no masks, and are not in the store"
-        ]
+        assert read_coco(write(content)).lost == ["images without masks are not in the store: 2"]
 
     def test_a_size_may_be_that_of_the_counts(self, write: Write) -> None:
         path = write(document({}, images=[{"id": 7, "file_name": "a.jpg"}]))
@@ -582,6 +596,8 @@ class TestHostileFiles:
             "~",
             "é",
             "",
+            "b'52203",
+            "b'",
             "52203\n",
             "@0" * 40,
             [],

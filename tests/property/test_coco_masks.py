@@ -18,7 +18,7 @@ import maskcube
 from maskcube.formats.coco import to_coco
 from maskcube.formats.coco_mask import checked_mask, filled
 from maskcube.formats.coco_results import to_coco_results
-from maskcube.formats.coco_source import from_coco, read_coco
+from maskcube.formats.coco_source import read_coco
 from maskcube.formats.outline import outlines_of
 from maskcube.formats.rle import Rle
 
@@ -117,7 +117,6 @@ def test_outlines_go_around_each_part_once(masks: Masks) -> None:
         assert sum(areas) == mask.sum()
 
 
-@settings(max_examples=40)
 @given(stacks, st.sampled_from(["rle", "polygon"]), st.sampled_from(["coco", "lvis"]))
 def test_what_is_written_comes_back(masks: Masks, segmentation: str, dialect: str) -> None:
     """Masks of two images that overlap, with NaN, without a pixel, in another order."""
@@ -144,9 +143,6 @@ def test_what_is_written_comes_back(masks: Masks, segmentation: str, dialect: st
             assert item.record.instance == row
             score = None if np.isnan(scores[row]) else scores[row]
             assert (item.record.score, item.record.box[0]) == (score, score)
-        from_coco(path, Path(folder, "b.zarr"), progress=False)
-        stored = maskcube.open_masks(Path(folder, "b.zarr"))
-        np.testing.assert_array_equal(stored.values, masks[::-1])
 
 
 @settings(max_examples=40)

@@ -86,6 +86,8 @@ def checked_mask(
     ------
     ValueError
         When it is no mask of this size; the message is half a sentence.
+    MissingDependency
+        When there are polygons and pycocotools is not installed.
     """
     if isinstance(segmentation, dict):
         return _counted(segmentation, size)
@@ -93,6 +95,8 @@ def checked_mask(
         raise ValueError("has a segmentation that is neither polygons nor counts")  # noqa: TRY004 - a fault
     if size is None:
         raise ValueError("has polygons, but its image no height and width")
+    # Rather now than in the middle of a conversion.
+    _filler()
     rings = [_checked_ring(ring, size) for ring in segmentation]
     return size, lambda: filled(rings, size).mask()
 
@@ -105,13 +109,19 @@ def filled(rings: Sequence[Sequence[float]], size: Size) -> Rle:
     MissingDependency
         When pycocotools is not installed.
     """
+    fill = _filler()
+    # One at a time: this is what takes memory. Its own union takes minutes for some thousands.
+    found = (fill([list(ring)], *size)[0]["counts"] for ring in rings)
+    return Rle.union([Rle.parsed(counts.decode("ascii"), size) for counts in found])
+
+
+def _filler() -> Callable[..., Any]:
     try:
         from pycocotools.mask import frPyObjects
     except ImportError:
         raise missing("pycocotools", "coco", "filling polygons") from None
-    # One at a time: this is what takes memory. Its own union takes minutes for some thousands.
-    found = (frPyObjects([list(ring)], *size)[0]["counts"] for ring in rings)
-    return Rle.union([Rle.parsed(counts.decode("ascii"), size) for counts in found])
+    fill: Callable[..., Any] = frPyObjects
+    return fill
 
 
 def _counted(segmentation: dict[str, Any], size: Size | None) -> tuple[Size, Callable[[], Any]]:
@@ -124,12 +134,20 @@ def _counted(segmentation: dict[str, Any], size: Size | None) -> tuple[Size, Cal
     if isinstance(counts, str):
         if len(counts) > _MOST_TEXT:
             raise ValueError(f"has counts of more than {_MOST_TEXT:,} characters")
-        Rle.parsed(counts, own)
-        return own, lambda: Rle.parsed(counts, own).mask()
+        text = _unquoted(counts)
+        Rle.parsed(text, own)
+        return own, lambda: Rle.parsed(text, own).mask()
     if not isinstance(counts, list | array):
         raise ValueError("has counts that are neither numbers nor text")  # noqa: TRY004 - a fault
     Rle.counted(counts, own)
     return own, lambda: Rle.counted(counts, own).mask()
+
+
+def _unquoted(text: str) -> str:
+    """Return the counts of a text that shows bytes, as Python does: a quote is in no counts."""
+    if not (text.startswith(("b'", 'b"')) and text.endswith(text[1])):
+        return text
+    return text[2:-1].replace("\\\\", "\\")
 
 
 def _checked_ring(ring: object, size: Size) -> Sequence[float]:

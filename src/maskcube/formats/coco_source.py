@@ -119,6 +119,8 @@ def read_coco(
         When there is none; it is a ``FileNotFoundError``.
     InvalidOption
         When an argument has no meaning.
+    MissingDependency
+        When there are polygons and pycocotools is not installed.
     """
     _check_option("crowd", crowd, _CROWD)
     _check_option("without_mask", without_mask, _WITHOUT_MASK)
@@ -193,12 +195,12 @@ class _Reading:
         told = []
         if self._n_crowd:
             doing = "are masks as others are" if self._crowd == "keep" else "are left out"
-            told.append(f"{self._n_crowd:,} annotations with iscrowd {doing}")
+            told.append(f"annotations with iscrowd {doing}: {self._n_crowd:,}")
         if self._n_without:
-            told.append(f"{self._n_without:,} annotations without a segmentation are left out")
+            told.append(f"annotations without a segmentation are left out: {self._n_without:,}")
         n_empty = len(self._labels.images) - len(self._images)
         if n_empty:
-            told.append(f"{n_empty:,} images have no masks, and are not in the store")
+            told.append(f"images without masks are not in the store: {n_empty:,}")
         return told + [
             f"{key} of images are not kept"
             for key in ("neg_category_ids", "not_exhaustive_category_ids")
