@@ -45,7 +45,7 @@ def file_names(names: Iterable[str], suffix: str) -> dict[str, str]:
     Examples
     --------
     >>> file_names(["a.jpg", "b.v2.jpg", "../b"], ".png")
-    {'a.jpg': 'a.png', 'b.v2.jpg': 'b_v2-31f88bd9f9.png', '../b': 'b-39bf05a4c6.png'}
+    {'a.jpg': 'a.png', 'b.v2.jpg': 'b_v2-544149093a.png', '../b': 'b-95cd906910.png'}
     """
     every = list(dict.fromkeys(names))
     plain = {name: stem_of(name) for name in every}
