@@ -182,9 +182,9 @@ def _file_name(image: Mapping[str, Any]) -> object:
     return "/".join(part for part in parts[-2:] if part != "/")
 
 
-def repeated(names: Iterable[str]) -> list[str]:
-    """Return the names that are there more than once."""
-    return [name for name, times in Counter(names).items() if times > 1]
+def repeated(names: Iterable[str]) -> dict[str, int]:
+    """Return the names that are there more than once, and how often."""
+    return {name: times for name, times in Counter(names).items() if times > 1}
 
 
 def shown(value: object) -> str:

@@ -186,9 +186,10 @@ class _Reading:
         images = {key: self._labels.images[key].name for key in self._images}
         categories = {key: self._labels.categories[key] for key in self._categories}
         for of, names in (("images", images), ("categories", categories)):
-            for name in repeated(names.values()):
-                same = [key for key, each in names.items() if each == name]
-                self._faults.add(of, same, f"have the same name {name!r}")
+            same = repeated(names.values())
+            for key, name in names.items():
+                if name in same:
+                    self._faults.add(of, key, f"have the same name {shown(name)}")
 
     def lost(self, document: dict[str, Any]) -> list[str]:
         """Return what does not go into a store."""
@@ -216,7 +217,7 @@ class _Reading:
         is_crowd = entry.get("iscrowd", 0)
         if is_crowd not in (0, 1):
             raise ValueError(f"has iscrowd {shown(is_crowd)}, which is neither 0 nor 1")
-        self._n_crowd += is_crowd
+        self._n_crowd += bool(is_crowd)
         if is_crowd and self._crowd == "skip":
             return None
         if not entry.get("segmentation"):
