@@ -345,6 +345,8 @@ class TestMaskFiles:
             ("elsewhere/a.png", b"a"),
             ("/data/masks/a.png", b"a"),
             ("s3://bucket/deep/b.png", b"b"),
+            ("s3://bucket/train/deep/b.png", b"b"),
+            ("x/../deep/b.png", b"b"),
             ("https://h/x/a.png?signature=x", b"a"),
             ("https://h/a%20b%25.png", b"c"),
             ("../a.png", b"a"),

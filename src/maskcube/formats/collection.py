@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.formats.files import read_file
 from maskcube.formats.record import Record
 
 __all__ = ["Collection", "Item", "KeptMaps"]
+
+_BLOCK_BYTES = 2**20
 
 _MOST_KEPT = 4
 """Decoded maps: masks of one image come one after the other, on a few threads."""
@@ -79,13 +80,16 @@ class Collection:
             every.update(repr((item.record, item.size)).encode("utf-8", "surrogatepass"))
         first_size = 0
         for number, file in enumerate(self.files):
-            data = _bytes_of(file)
-            every.update(len(data).to_bytes(8, "little"))
-            every.update(data)
-            size += len(data)
+            n_bytes = 0
+            for block in _blocks_of(file):
+                every.update(block)
+                n_bytes += len(block)
+                if not number:
+                    first.update(block)
+            every.update(n_bytes.to_bytes(8, "little"))
+            size += n_bytes
             if not number:
-                first.update(data)
-                first_size = len(data)
+                first_size = n_bytes
         name = Path(self.location).name
         return {
             "format": self.format,
@@ -132,7 +136,14 @@ class KeptMaps:
         return found
 
 
-def _bytes_of(file: Path | bytes | Callable[[], bytes]) -> bytes:
-    if isinstance(file, bytes):
-        return file
-    return read_file(file) if isinstance(file, Path) else file()
+def _blocks_of(file: Path | bytes | Callable[[], bytes]) -> Iterator[bytes]:
+    """Yield what is in a file; the one with the annotations may be larger than memory."""
+    if not isinstance(file, Path):
+        yield file if isinstance(file, bytes) else file()
+        return
+    try:
+        with file.open("rb") as opened:
+            while block := opened.read(_BLOCK_BYTES):
+                yield block
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -21,7 +20,7 @@ class MaskFiles:
     """Reads the mask files that annotations name.
 
     A name in an annotation is data: of a path or URL only what lies below `place` is opened, first
-    under the name as it is, then under its last part. Nothing is fetched from a network.
+    under the name as it is, then under ever shorter ends of it. Nothing is fetched from a network.
 
     Parameters
     ----------
@@ -44,19 +43,29 @@ class MaskFiles:
         if not isinstance(self._place, Path):
             found = self._place(name)
             return found if isinstance(found, bytes) else read_file(Path(found))
+        path = self.find(name)
+        if path is None:
+            raise ValueError(f"is not in {self._place.resolve()}")
+        return read_file(path)
+
+    def find(self, name: str) -> Path | None:
+        """Return the mask file of that name; None when there is none, or a function gives them."""
+        if not isinstance(self._place, Path):
+            return None
         folder = self._place.resolve()
-        for relative in _candidates(name):
-            # A name may be longer than any file's.
-            with suppress(OSError):
-                path = (folder / relative).resolve()
-                # A link may lead elsewhere.
-                if path.is_relative_to(folder) and path.is_file():
-                    return read_file(path)
-        raise ValueError(f"is not in {folder}")
+        found = (_file_below(folder, relative) for relative in _candidates(name))
+        return next((path for path in found if path is not None), None)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:
     """Return a file's bytes.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    most : int
+        Bytes that it may have.
 
     Raises
     ------
@@ -65,11 +74,11 @@ def read_file(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or error}") from None
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"is larger than {_MOST_BYTES // 2**20} MiB")
+    if len(data) > most:
+        raise ValueError(f"is larger than {most // 2**20} MiB")
     return data
 
 
@@ -84,8 +93,19 @@ def _candidates(name: str) -> list[PurePosixPath]:
             path = unquote(urlsplit(name).path)
         except ValueError:
             return []
-    whole = PurePosixPath(path.replace("\\", "/").lstrip("/"))
-    if not whole.name or "\0" in path:
+    if "\0" in path:
         return []
-    last = PurePosixPath(whole.name)
-    return [last] if ".." in whole.parts or whole == last else [whole, last]
+    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part != "/"]
+    # What is before the last step upwards is not below the folder, or may not be.
+    first = len(parts) - parts[::-1].index("..") if ".." in parts else 0
+    return [PurePosixPath(*parts[start:]) for start in range(first, len(parts))]
+
+
+def _file_below(folder: Path, relative: PurePosixPath) -> Path | None:
+    try:
+        path = (folder / relative).resolve()
+        # A link may lead elsewhere.
+        return path if path.is_relative_to(folder) and path.is_file() else None
+    except (OSError, RuntimeError):
+        # A name may be longer than the system takes, and links may lead in a circle.
+        return None

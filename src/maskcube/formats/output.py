@@ -19,6 +19,9 @@ __all__ = ["REPORT", "new_file", "new_folder", "to_json"]
 REPORT = "maskcube-export.json"
 """The report in a folder of an export; only a folder with one is ever replaced or deleted."""
 
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""What ends a line for some readers of JSON lines, and only stands in texts."""
+
 
 @contextmanager
 def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -90,7 +93,7 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
 
 def to_json(value: object) -> str:
     """Return a value as JSON on one line; raises where it has NaN or what JSON does not know."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS)
 
 
 def _target(path: str | Path) -> Path:

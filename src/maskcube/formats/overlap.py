@@ -138,10 +138,12 @@ def _painted(
     for position, mask in zip(order.tolist(), masks.each(order), strict=True):
         np.copyto(painted, position + 1, where=mask.view(np.bool_))
     if grouped:
-        team_at = np.array([-1, *teams])[painted]
+        team_at = np.array([0, *(team + 1 for team in teams)], painted.dtype)[painted]
         visible = np.zeros(len(masks), np.int64)
         for position, mask in zip(order.tolist(), masks.each(order), strict=True):
-            visible[position] = np.count_nonzero(team_at[mask.view(np.bool_)] == teams[position])
+            # Comparing all of them is faster than taking those of the mask out.
+            own = team_at == teams[position] + 1
+            visible[position] = np.count_nonzero(np.logical_and(own, mask, out=own))
     else:
         visible = np.bincount(painted.ravel(), minlength=len(masks) + 1)[1:]
     return LabelMaps([painted], np.zeros(len(masks), np.intp), visible)

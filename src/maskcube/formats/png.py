@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskcube.errors import missing
 
-__all__ = ["colours", "decode", "encode", "greys", "size_of"]
+__all__ = ["colours", "decode", "encode", "greys", "palette_of", "size_of"]
 
 _LEVEL = 3
 """An index map of 1,000 x 1,000 pixels takes 3 ms and 8 kB; at level 6, 7 ms and 3 kB."""
@@ -76,6 +76,19 @@ def decode(data: bytes) -> NDArray[Any]:
             raise ValueError(f"is damaged: {error}") from None
 
 
+def palette_of(data: bytes) -> NDArray[np.uint8] | None:
+    """Return the colours of a PNG's palette, (index, 3) uint8; None when it has none.
+
+    Raises
+    ------
+    ValueError
+        When it is no PNG, or too large; the message is half a sentence.
+    """
+    with _opened(data) as image:
+        found = image.getpalette("RGB") if image.mode == "P" else None
+    return None if found is None else np.array(found, np.uint8).reshape(-1, 3)
+
+
 def greys(pixels: NDArray[Any]) -> NDArray[Any]:
     """Return one channel, (y, x), of a picture whose colours are all greys.
 
@@ -96,8 +109,10 @@ def colours(pixels: NDArray[Any]) -> NDArray[np.uint32]:
     """Return R + 256 G + 65536 B of each pixel, (y, x) uint32; a grey is three times itself."""
     if pixels.ndim == 2:  # noqa: PLR2004 - y and x
         return pixels.astype(np.uint32) * np.uint32(0x010101)
-    wide = pixels[..., :3].astype(np.uint32)
-    return np.asarray(wide[..., 0] | wide[..., 1] << 8 | wide[..., 2] << 16, np.uint32)
+    found: NDArray[np.uint32] = pixels[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        found |= pixels[..., channel].astype(np.uint32) << np.uint32(8 * channel)
+    return found
 
 
 def _opened(data: bytes) -> Any:  # noqa: ANN401 - Pillow is an optional library
