@@ -108,6 +108,16 @@ FLOORS = [
         "formats.clearml_alpha",
         "formats.clearml_sdk",
     ],
+    [
+        "formats.rle",
+        "formats.outline",
+        "formats.coco_mask",
+        "formats.coco_file",
+        "formats.coco_source",
+        "formats.coco_lines",
+        "formats.coco",
+        "formats.coco_results",
+    ],
     ["cli"],
 ]
 """Lower floors first. A module imports from lower floors, or from earlier on its own."""
