@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from maskcube.errors import InvalidOption, MaskcubeError, missing
+from maskcube.formats.commands import exports, imports
+from maskcube.options import (
+    as_json,
+    images,
+    metadata,
+    nouns,
+    print_report,
+    quiet,
+    reach,
+    reach_source,
+    resumable,
+    workers,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
 __all__ = ["main"]
-
-
-class _Reported(Protocol):
-    def to_json(self) -> dict[str, Any]: ...
 
 
 class _Messages(click.Group):
@@ -42,43 +50,6 @@ class _Messages(click.Group):
 @click.version_option(package_name="maskcube")
 def main() -> None:
     """Object masks of LAION-fMRI: HDF5 and CSV to a chunked Zarr store, and out of it."""
-
-
-def _options(
-    _: click.Context, __: click.Parameter, given: tuple[str, ...]
-) -> dict[str, Any] | None:
-    """Return KEY=VALUE pairs as a dict; a value may be secret, so no message repeats it."""
-    found: dict[str, Any] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise click.BadParameter("give each as KEY=VALUE")
-        is_count = name == "max_concurrency" and value.isdecimal()
-        found[name] = int(value) if is_count else {"true": True, "false": False}.get(value, value)
-    return found or None
-
-
-def _reach(what: str, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option that says how to reach what is at a URL."""
-    return click.option(
-        f"--{name}-option",
-        f"{name}_options",
-        multiple=True,
-        metavar="KEY=VALUE",
-        callback=_options,
-        help=f"How to reach a {what} at a URL, as in anon=true; may be repeated. Keys are better"
-        " kept in the environment.",
-    )
-
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-metadata = click.option("--metadata", metavar="CSV", help="The CSV, if not beside the HDF5.")
-workers = click.option("--workers", type=int, help="Threads; one for each core by default.")
-images = click.option("--image", "image", multiple=True, help="Only this image; may be repeated.")
-reach = _reach("store", "storage")
-reach_source = _reach("source", "source")
-nouns = click.option("--noun", "noun", multiple=True, help="Only this noun; may be repeated.")
 
 
 def reading(command: Callable[..., None]) -> Callable[..., None]:
@@ -115,10 +86,10 @@ def convert(source: str, store: str, *, quiet: bool, as_json: bool, **options: A
     """
     from maskcube.conversion import convert as run
 
-    with _resumable(store):
+    with resumable(store):
         report = run(source, store, progress=not (quiet or as_json), **options)
     if quiet or as_json:
-        _print(report, as_json=as_json)
+        print_report(report, as_json=as_json)
 
 
 @main.command()
@@ -131,10 +102,10 @@ def append(source: str, store: str, *, quiet: bool, as_json: bool, **options: An
     """
     from maskcube.growth import append as run
 
-    with _resumable(store):
+    with resumable(store):
         report = run(source, store, progress=not (quiet or as_json), **options)
     if quiet or as_json:
-        _print(report, as_json=as_json)
+        print_report(report, as_json=as_json)
 
 
 @main.command()
@@ -154,9 +125,9 @@ def update(
     """
     from maskcube.correction import update as run
 
-    with _resumable(store):
+    with resumable(store):
         report = run(store, image, noun, instance, _load(mask), **options)
-    _print(report, as_json=as_json)
+    print_report(report, as_json=as_json)
 
 
 @main.command()
@@ -167,7 +138,7 @@ def info(store: str, *, as_json: bool, **options: Any) -> None:
     """Print what STORE says of itself."""
     from maskcube.summary import info as run
 
-    _print(run(store, **options), as_json=as_json)
+    print_report(run(store, **options), as_json=as_json)
 
 
 @main.command()
@@ -188,7 +159,7 @@ def verify(store: str, *, quiet: bool, as_json: bool, **options: Any) -> None:
     """Check that no mask of STORE is damaged or lost."""
     from maskcube.verification import verify as run
 
-    _print(run(store, progress=not (quiet or as_json), **options), as_json=as_json)
+    print_report(run(store, progress=not (quiet or as_json), **options), as_json=as_json)
 
 
 @main.command()
@@ -268,17 +239,8 @@ def demo(folder: Path) -> None:
     run(folder)
 
 
-@contextmanager
-def _resumable(store: str) -> Iterator[None]:
-    """Say what to do after a Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        kept = f"{store} stays as it is until then, what is finished is in {store}.partial"
-        if "://" in store:
-            kept = "what is finished is there, and no store until all is"
-        told = f"interrupted; run the same command again to resume ({kept})"
-        raise click.ClickException(told) from None
+main.add_command(exports)
+main.add_command(imports)
 
 
 def _as_options(message: str) -> str:
@@ -302,10 +264,6 @@ def _plain(record: dict[Any, Any]) -> dict[str, Any]:
         for name, value in record.items()
     }
     return {name: None if value != value else value for name, value in plain.items()}  # noqa: PLR0124 - NaN
-
-
-def _print(report: _Reported, *, as_json: bool) -> None:
-    click.echo(json.dumps(report.to_json()) if as_json else str(report))
 
 
 def _load(path: Path) -> np.ndarray[Any, Any]:

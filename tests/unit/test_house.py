@@ -22,7 +22,7 @@ MODULES = sorted(
 )
 
 FLOORS = [
-    ["errors", "progress", "provenance"],
+    ["errors", "progress", "provenance", "options"],
     ["layout", "threads", "disk"],
     ["codes", "codec", "encoded", "texts", "boundaries", "metadata"],
     [
@@ -118,6 +118,7 @@ FLOORS = [
         "formats.coco",
         "formats.coco_results",
     ],
+    ["formats.commands"],
     ["cli"],
 ]
 """Lower floors first. A module imports from lower floors, or from earlier on its own."""
