@@ -9,18 +9,7 @@ from typing import Any, Protocol
 
 import click
 
-__all__ = [
-    "as_json",
-    "images",
-    "metadata",
-    "nouns",
-    "print_report",
-    "quiet",
-    "reach",
-    "reach_source",
-    "resumable",
-    "workers",
-]
+__all__ = ["print_report", "resumable"]
 
 
 class _Reported(Protocol):

@@ -107,10 +107,7 @@ FLOORS = [
         "formats.clearml",
         "formats.clearml_alpha",
         "formats.clearml_sdk",
-    ],
-    [
         "formats.rle",
-        "formats.outline",
         "formats.coco_mask",
         "formats.coco_file",
         "formats.coco_source",

@@ -59,6 +59,7 @@ def _exporting(chosen: Callable[..., Writer]) -> Callable[..., None]:
         report = chosen()(selected, out, progress=not (quiet or as_json), **options)
         print_report(report, as_json=as_json)
 
+    given: Callable[..., None] = command
     for option in (
         as_json,
         quiet,
@@ -69,8 +70,8 @@ def _exporting(chosen: Callable[..., Writer]) -> Callable[..., None]:
         click.argument("out"),
         click.argument("store"),
     ):
-        command = option(command)
-    return command
+        given = option(given)
+    return given
 
 
 def _importing(chosen: Callable[..., Reader]) -> Callable[..., None]:
@@ -83,6 +84,7 @@ def _importing(chosen: Callable[..., Reader]) -> Callable[..., None]:
         if quiet or as_json:
             print_report(report, as_json=as_json)
 
+    given: Callable[..., None] = command
     for option in (
         as_json,
         quiet,
@@ -102,8 +104,8 @@ def _importing(chosen: Callable[..., Reader]) -> Callable[..., None]:
         click.argument("store"),
         click.argument("source"),
     ):
-        command = option(command)
-    return command
+        given = option(given)
+    return given
 
 
 def _overlap(*rules: str) -> Callable[[_Command], _Command]:

@@ -3,7 +3,8 @@
 A ring runs along the edges of pixels: pixel (y, x) is the square from (x, y) to (x + 1, y + 1), and
 a pixel is inside when its centre is. A ring has no holes, so a hole is joined to what is around it
 by a bridge without width, which is gone along and back: by even-odd as well as by winding number
-such a bridge encloses nothing. Pixels that touch in a corner only are two parts.
+such a bridge encloses nothing, and by the rule of pycocotools [2]_ too. Pixels that touch in a
+corner only are two parts.
 
 The vertices of such a ring determine it: sorted by line, each second one ends the horizontal edge
 that the one before begins, and sorted by column likewise the vertical ones [1]_.
@@ -11,6 +12,7 @@ that the one before begins, and sorted by column likewise the vertical ones [1]_
 References
 ----------
 .. [1] J. O'Rourke, Uniqueness of orthogonal connect-the-dots, Computational Morphology (1988)
+.. [2] https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c (rleFrPoly)
 """
 
 from __future__ import annotations
