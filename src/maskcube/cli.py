@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,8 @@ class _Messages(click.Group):
     """Shows our own errors, and those of the system, as a message without traceback."""
 
     def invoke(self, context: click.Context) -> Any:  # noqa: ANN401 - as in click
+        # What a user reads is a warning's text, not the line of code that gave it.
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
         try:
             return super().invoke(context)
         except (MaskcubeError, OSError) as error:

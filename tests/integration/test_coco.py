@@ -321,7 +321,7 @@ class TestLvis:
             np.zeros((117, 2, 2), np.uint8), [*["0.jpg"] * 5, *images[:11], *images[:101]], nouns
         )
         report = to_coco(masks, tmp_path / "a.json", dialect="lvis", progress=False)
-        assert report.format == "LVIS"
+        assert report.format == "lvis"
         found = lines_of(tmp_path / "a.json")
         told = {
             each["name"]: (each["frequency"], each["image_count"], each["instance_count"])

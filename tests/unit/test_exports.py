@@ -36,7 +36,7 @@ class TestImages:
         assert images.nouns == sorted(set(masks.noun.values))
         assert images.shape == (1000, 1000)
         seen = 0
-        for found in images.map(lambda each: each, progress=False, label=""):
+        for found in images.map(lambda each: each, progress=False):
             expected = masks[masks.image == found.image]
             assert [record.noun for record in found.records] == expected.noun.values.tolist()
             assert found.areas.tolist() == expected.area.values.tolist()
@@ -56,7 +56,7 @@ class TestImages:
     def test_nothing_selected(self, store: Path) -> None:
         images = MaskImages(maskcube.open_masks(store)[:0])
         assert images.names == []
-        assert list(images.map(len, progress=False, label="")) == []
+        assert list(images.map(len, progress=False)) == []
 
     def test_many_masks_of_an_image_are_never_held_together(self) -> None:
         images = images_of(np.zeros((1_000, 4, 4), np.uint8))
@@ -88,11 +88,7 @@ class TestImages:
         with pytest.raises(InvalidOption, match="not \\('y', 'x'\\)"):
             MaskImages(masks[0])
         with pytest.raises(InvalidOption, match="other than 0 and 1"):
-            list(
-                MaskImages(masks * np.uint8(3)).map(
-                    lambda m: list(m.each()), progress=False, label=""
-                )
-            )
+            list(MaskImages(masks * np.uint8(3)).map(lambda m: list(m.each()), progress=False))
 
     def test_what_fails_is_raised_and_the_rest_is_not_begun(self) -> None:
         images = images_of(np.zeros((50, 1, 1), np.uint8), image=[f"{n}" for n in range(50)])
@@ -103,7 +99,7 @@ class TestImages:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            list(images.map(fail, progress=False, label=""))
+            list(images.map(fail, progress=False))
         assert len(begun) < 50
 
 

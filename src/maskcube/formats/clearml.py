@@ -142,7 +142,7 @@ def to_clearml(
         drawing = Drawing(folder, overlap, min_visible, places, mask_id, palette)
         with FrameWriter(folder / FRAMES) as frames:
             drawn = partial(draw, drawing, stems)
-            for found in images.map(drawn, progress=progress, label="masks for ClearML"):
+            for found in images.map(drawn, progress=progress):
                 frames.write(found.frame)
                 tally.add(found.masks, found.visible, found.dropped)
         _write(folder / LABELS, palette.metadata())

@@ -136,7 +136,7 @@ def to_clearml_alpha(
         drawing = _Drawing(folder, np.array([outside, alpha], np.uint8), places)
         with FrameWriter(folder / FRAMES) as frames:
             draw = partial(_draw, drawing, stems)
-            for frame, found in images.map(draw, progress=progress, label="masks for ClearML"):
+            for frame, found in images.map(draw, progress=progress):
                 frames.write(frame)
                 tally.add(found)
         return tally.report(folder)

@@ -130,7 +130,7 @@ def to_coco(
 
     sizes = _sizes(images, image_ids, dialect)
     categories = _categories(images, category_ids, dialect, supercategories or {})
-    tally = Tally("COCO" if dialect == "coco" else "LVIS", out)
+    tally = Tally(dialect, out)
     with new_file(out, overwrite=overwrite) as file:
         info = {"description": "Object masks", "contributor": generator()}
         file.write(f'{{"info": {to_json(info)},\n"licenses": [],\n"images": ')
@@ -138,7 +138,7 @@ def to_coco(
         file.write(',\n"categories": ')
         write_list(file, categories)
         file.write(',\n"annotations": ')
-        write_list(file, tallied(images.map(part, progress=progress, label="COCO"), tally))
+        write_list(file, tallied(images.map(part, progress=progress), tally))
         file.write("}\n")
     return tally.report(Path(out))
 

@@ -97,9 +97,9 @@ def to_coco_results(
         dropped = [each is None for each in scores]
         return ImageLines(found, lines, np.where(dropped, 0, found.areas), dropped)
 
-    tally = Tally("COCO results", out)
+    tally = Tally("coco-results", out)
     with new_file(out, overwrite=overwrite) as file:
-        write_list(file, tallied(images.map(part, progress=progress, label="COCO"), tally))
+        write_list(file, tallied(images.map(part, progress=progress), tally))
         file.write("\n")
     return tally.report(Path(out))
 

@@ -141,7 +141,7 @@ def read_coco(
     reading = _Reading(labels, faults, crowd=crowd, without_mask=without_mask)
     items = list(reading.items(entries))
     return Collection(
-        "COCO",
+        "coco",
         path,
         items,
         [each.read_bytes for each in files],

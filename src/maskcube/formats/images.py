@@ -149,7 +149,7 @@ class MaskImages:
         return found
 
     def map(
-        self, function: Callable[[ImageMasks], _Result], *, progress: bool, label: str
+        self, function: Callable[[ImageMasks], _Result], *, progress: bool
     ) -> Iterator[_Result]:
         """Yield ``function(masks)`` of each image, in order, computed on threads.
 
@@ -161,13 +161,11 @@ class MaskImages:
             Takes the `ImageMasks` of an image.
         progress : bool
             Show a progress bar on stderr.
-        label : str
-            What it is called there.
         """
         n_workers = worker_count(None)
         waiting: deque[tuple[int, Future[_Result]]] = deque()
         with (
-            mask_bar(self.n_masks, label, show=progress) as bar,
+            mask_bar(self.n_masks, "exporting", show=progress) as bar,
             ThreadPoolExecutor(n_workers) as pool,
         ):
             try:

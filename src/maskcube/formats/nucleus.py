@@ -238,7 +238,7 @@ def _write_all(
             stack.enter_context((folder / name).open("w", encoding="utf-8", newline="\n"))
             for name in (ANNOTATIONS, EMPTY)
         ]
-        for written in images.map(write, progress=progress, label="nucleus"):
+        for written in images.map(write, progress=progress):
             for file, lines in zip(files, (written.lines, written.empty), strict=True):
                 file.write(lines)
             tally.add(written.masks, written.visible, written.dropped)

@@ -108,7 +108,7 @@ def to_ome_zarr(
     images = MaskImages(masks)
     n_levels = _level_count(levels, images.shape)
     names = file_names(images.names, ".zarr")
-    tally = Tally("OME-Zarr", out, overlap)
+    tally = Tally("ome-zarr", out, overlap)
     with new_folder(out, overwrite=overwrite) as folder:
         zarr.create_group(folder, attributes={"maskcube": {"images": names}})
 
@@ -128,7 +128,7 @@ def to_ome_zarr(
                 _write_image(place / _LABELS / path, label, n_levels, ome)
             return _Written(image, found.visible)
 
-        for written in images.map(write, progress=progress, label="OME-Zarr"):
+        for written in images.map(write, progress=progress):
             tally.add(written.masks, written.visible)
         return tally.report(folder)
 

@@ -101,7 +101,7 @@ def to_panoptic(
     stuff = _checked_stuff(stuff, images.nouns)
     names = file_names(images.names, ".png")
     categories = {noun: number for number, noun in enumerate(images.nouns, 1)}
-    tally = Tally("COCO panoptic", out, overlap)
+    tally = Tally("panoptic", out, overlap)
     with new_folder(out, overwrite=overwrite) as folder:
         pictures = folder / Path(JSON_NAME).stem
         pictures.mkdir()
@@ -118,7 +118,7 @@ def to_panoptic(
 
         with (folder / JSON_NAME).open("w", encoding="utf-8", newline="\n") as file:
             _begin(file, images, categories, stuff)
-            annotations = images.map(write, progress=progress, label="panoptic")
+            annotations = images.map(write, progress=progress)
             for number, written in enumerate(annotations, 1):
                 tally.add(written.masks, written.visible)
                 annotation = {

@@ -95,7 +95,7 @@ def read_panoptic(
     known = [(m, seen) for m, seen in zip(maps, found, strict=False) if isinstance(seen, _Seen)]
     kept = KeptMaps()
     return Collection(
-        "COCO panoptic",
+        "panoptic",
         path,
         [
             Item(record, seen.size, partial(_mask, kept, files, m, number))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from maskcube.errors import listed
 from maskcube.formats.images import ImageMasks
 from maskcube.formats.output import REPORT
+from maskcube.paths import folder_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +140,7 @@ class Tally:
     def __init__(self, format: str, location: str | Path, overlap: str | None = None) -> None:  # noqa: A002 - the report's word
         self._started = time.monotonic()
         self._format = format
-        self._location = str(location)
+        self._location = str(folder_path(location) or location)
         self._overlap = overlap
         self._masks: list[ExportedMask] = []
         self._n_images = 0
