@@ -28,7 +28,6 @@ class MapFiles:
     def __init__(self, place: Path | Resolver | None, known: Mapping[str, str]) -> None:
         self._files = None if place is None else MaskFiles(place)
         self._known = known
-        self._urls: dict[Path, str] = {}
 
     def find(self, url: str) -> Callable[[], bytes]:
         """Return what gives the bytes of a map; raises ValueError where it cannot.
@@ -44,9 +43,11 @@ class MapFiles:
                 f"has its mask at {url!r}; give masks=, the folder where that is or what gets it"
             )
         name = self._known.get(url, url)
-        path = self._files.find(name)
-        if path is not None and (other := self._urls.setdefault(path, url)) != url:
-            raise ValueError(f"has its mask at {url!r}, and {other!r} leads to the same {path}")
+        try:
+            # Here, and not on some thread later: it is the second of two that is refused.
+            self._files.find(name)
+        except ValueError as error:
+            raise ValueError(f"has its mask at {url!r}, which {error}") from error
         return partial(_read, self._files, name, url)
 
 
