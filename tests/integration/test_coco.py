@@ -178,7 +178,8 @@ class TestExport:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Ours lose nothing; the report is not taken from there."""
-        monkeypatch.setattr(coco, "outlines_of", lambda _: [[0, 0, 2, 0, 2, 3, 0, 3]])
+        ring = np.array([[0, 0], [2, 0], [2, 3], [0, 3]])
+        monkeypatch.setattr(coco, "rings_of", lambda _: [ring])
         masks = labelled(np.ones((1, 3, 5), np.uint8))
         report = to_coco(masks, tmp_path / "a.json", segmentation="polygon", progress=False)
         assert [(mask.area, mask.visible) for mask in report.masks] == [(15, 6)]

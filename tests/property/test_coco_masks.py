@@ -19,7 +19,7 @@ from maskcube.formats.coco import to_coco
 from maskcube.formats.coco_mask import checked_mask, filled
 from maskcube.formats.coco_results import to_coco_results
 from maskcube.formats.coco_source import read_coco
-from maskcube.formats.outline import outlines_of
+from maskcube.formats.rings import rings_of
 from maskcube.formats.rle import Rle
 
 # pycocotools' own, when it decodes on numpy 2.
@@ -31,6 +31,11 @@ Masks = np.ndarray[Any, np.dtype[np.uint8]]
 def encoded(mask: Masks) -> dict[str, Any]:
     found: dict[str, Any] = reference.encode(np.asfortranarray(mask))
     return found
+
+
+def outlines_of(mask: Masks) -> list[list[int]]:
+    """Return the polygons that are exported."""
+    return [ring.ravel().tolist() for ring in rings_of(mask)]
 
 
 def drawn(rings: list[list[int]], mask: Masks) -> Masks:

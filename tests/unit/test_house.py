@@ -101,7 +101,6 @@ FLOORS = [
     ],
     [
         "formats.rle",
-        "formats.outline",
         "formats.coco_mask",
         "formats.coco_file",
         "formats.coco_source",

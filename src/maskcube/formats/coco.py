@@ -25,10 +25,10 @@ from maskcube.errors import InvalidOption, listed
 from maskcube.formats.coco_lines import ImageLines, counted, tallied, write_list
 from maskcube.formats.coco_mask import filled
 from maskcube.formats.images import ImageMasks, MaskImages
-from maskcube.formats.outline import outlines_of
 from maskcube.formats.output import new_file, to_json
 from maskcube.formats.record import Record
 from maskcube.formats.report import ExportReport, Tally
+from maskcube.formats.rings import rings_of
 from maskcube.formats.rle import Rle
 from maskcube.provenance import generator
 
@@ -144,7 +144,7 @@ def to_coco(
 
 
 def _polygon(mask: NDArray[np.uint8], rle: Rle) -> tuple[Any, int]:
-    rings = outlines_of(mask)
+    rings: list[list[int]] = [ring.ravel().tolist() for ring in rings_of(mask)]
     if not rings:
         # pycocotools cannot read an empty list of polygons.
         return counted(mask, rle)
