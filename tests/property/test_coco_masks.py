@@ -33,6 +33,11 @@ def encoded(mask: Masks) -> dict[str, Any]:
     return found
 
 
+def outlines_of(mask: Masks) -> list[list[int]]:
+    """Return the polygons that are exported."""
+    return [ring.ravel().tolist() for ring in rings_of(mask)]
+
+
 def drawn(rings: list[list[int]], mask: Masks) -> Masks:
     """Return what pycocotools makes of polygons."""
     if not rings:
