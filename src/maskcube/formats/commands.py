@@ -173,6 +173,16 @@ def _export_nucleus() -> Writer:
 @imports.command("nucleus")
 @_importing
 @_masks
+@click.option(
+    "--type",
+    "types",
+    type=click.Choice(["mask", "polygon", "box"]),
+    multiple=True,
+    default=("mask", "polygon"),
+    show_default=True,
+    help="Annotations to read; may be repeated.",
+)
+@click.option("--size", type=(int, int), help="Height and width where SOURCE says none.")
 def _import_nucleus() -> Reader:
     """Read payloads or an export of Scale Nucleus."""
     from maskcube.formats.nucleus_source import from_nucleus

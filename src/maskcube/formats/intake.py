@@ -171,8 +171,6 @@ def store_collection(
         When an argument has no meaning.
     """
     check_fit(fit, shape)
-    for told in collection.lost:
-        warnings.warn(f"{collection.location}: {told}", stacklevel=3)
     faults = list(collection.faults)
     if not collection.items and not faults:
         faults.append("has no masks")
@@ -189,6 +187,8 @@ def store_collection(
         faults += _duplicates(items)
     if faults:
         raise SourceError(collection.location, faults)
+    for told in collection.lost:
+        warnings.warn(f"{collection.location}: {told}", stacklevel=3)
     items = [
         item._replace(record=fitted_record(item.record, item.size, shape, fit)) for item in items
     ]
