@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from maskcube.errors import InvalidOption, MaskcubeError, missing
+from maskcube.errors import InvalidOption, MaskcubeError
 from maskcube.formats.commands import exports, imports
 from maskcube.options import (
     as_json,
@@ -273,37 +273,31 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
     """Return what is in a saved array or a picture; white becomes 1, black stays 0."""
     import numpy as np
 
+    from maskcube.formats.png import decode, greys
+
     if path.suffix not in (".npy", ".png"):
         raise InvalidOption(f"{path}: the name must end in .npy or .png")
     try:
         if path.suffix == ".npy":
             saved: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
             return saved
-        grey = np.asarray(_image().open(path).convert("L"))
+        grey = greys(decode(path.read_bytes()))
     except (ValueError, OSError, EOFError) as error:
         raise InvalidOption(f"{path} cannot be read as a mask: {error}") from error
-    return np.where(grey == np.uint8(255), np.uint8(1), grey)
-
-
-def _image() -> Any:  # noqa: ANN401 - Pillow is an optional library
-    """Return Pillow's module for pictures."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise missing("Pillow", "plot", "a mask as .png") from None
-    return Image
+    return np.where(grey == 255, np.uint8(1), grey)  # noqa: PLR2004 - white
 
 
 def _save(mask: np.ndarray[Any, Any], output: Path) -> None:
     """Save a mask as an array, or as a picture with the object in white."""
     import numpy as np
 
+    from maskcube.formats.png import encode
     from maskcube.paths import refuse_url
 
     refuse_url(output)
     if output.suffix == ".npy":
         np.save(output, mask)
     elif output.suffix == ".png":
-        _image().fromarray(mask * np.uint8(255)).save(output)
+        output.write_bytes(encode(mask * np.uint8(255)))
     else:
         raise InvalidOption(f"--output {output}: the name must end in .png or .npy")

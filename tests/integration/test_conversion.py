@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from memory import peak_of
 from reference import Source, write_files, write_source
 from zarr.storage import MemoryStore, ObjectStore
 
@@ -515,20 +514,6 @@ class TestSha256:
         convert(source.folder, tmp_path / "other.zarr", sha256=digest, progress=False)
 
 
-def _peak_memory(code: str) -> int:
-    """Return the peak resident memory of a Python process in bytes, as the kernel counts it."""
-    peak = 0
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
-        # Its own high-water mark; ru_maxrss would include the process that it was forked from.
-        status = Path(f"/proc/{process.pid}/status")
-        while process.poll() is None:
-            found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-            peak = int(found[1]) * 1024 if found else peak
-            time.sleep(0.005)
-    assert process.returncode == 0
-    return peak
-
-
 @pytest.mark.slow
 def test_the_memory_budget_holds_for_noise(tmp_path: Path) -> None:
     """Runs of one pixel each: their lengths take as much memory as the masks."""
@@ -541,7 +526,7 @@ import maskcube
 maskcube.convert({str(source.folder)!r}, {str(tmp_path / "masks.zarr")!r},
                  memory="300MiB", progress=False)
 """
-    assert _peak_memory(code) <= 300 * 2**20
+    assert peak_of(code) <= 300 * 2**20
     assert maskcube.verify(tmp_path / "masks.zarr").n_masks == 200
 
 
@@ -555,5 +540,5 @@ import maskcube
 maskcube.convert({str(tmp_path / "data")!r}, {str(tmp_path / "masks.zarr")!r},
                  memory="{memory}MiB", progress=False)
 """
-    peak = _peak_memory(code)
+    peak = peak_of(code)
     assert 100 * 2**20 < peak <= memory * 2**20

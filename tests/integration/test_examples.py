@@ -67,9 +67,13 @@ def test_the_python_of_the_page_on_versions_runs(place: Path) -> None:
     _run("docs/versioned-and-virtual.md", place)
 
 
+def test_the_python_of_the_page_on_formats_runs(place: Path) -> None:
+    _run("docs/formats.md", place)
+
+
 def _run(page: str, place: Path) -> None:
     code = "\n".join(blocks(page, "python"))
-    assert "maskcube.convert(" in code
+    assert "maskcube." in code
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,

@@ -111,8 +111,6 @@ def to_clearml(
         When something is at `out`.
     CorruptMask
         When a mask is missing or damaged.
-    MissingDependency
-        When Pillow is not installed.
 
     Examples
     --------

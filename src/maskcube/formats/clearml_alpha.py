@@ -112,8 +112,6 @@ def to_clearml_alpha(
         When something is at `out`.
     CorruptMask
         When a mask is missing or damaged.
-    MissingDependency
-        When Pillow is not installed.
 
     Examples
     --------

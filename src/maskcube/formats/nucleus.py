@@ -115,8 +115,6 @@ def to_nucleus(
         When `out` is taken.
     CorruptMask
         When a mask is missing or damaged.
-    MissingDependency
-        Pillow is not installed.
 
     Examples
     --------

@@ -85,8 +85,6 @@ def to_panoptic(
         When an argument has no meaning, or masks overlap and must not.
     StoreExists
         When something is at `out`.
-    MissingDependency
-        When Pillow is not installed.
 
     Examples
     --------
