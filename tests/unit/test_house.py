@@ -81,6 +81,7 @@ FLOORS = [
         "formats.png",
         "formats.files",
         "formats.fit",
+        "formats.findings",
         "formats.collection",
         "formats.intake",
         "formats.rings",

@@ -353,10 +353,10 @@ def test_what_a_store_does_not_keep_is_told_and_warned_of(tmp_path: Path) -> Non
     first = payload(segment("one", 1, pose="sitting"), segment("tree", 77))
     found = read_nucleus([first, line], masks=lambda _: png())
     assert found.lost == [
-        "metadata 'pose' is not kept: 1, the first in row 1",
-        "annotations of type 'line' are no masks: 1, the first in row 2",
-        "segments without a pixel are no masks: 1, the first in row 1",
-        "values without a segment are not kept: 2, the first in row 1",
+        "metadata 'pose' is not kept: in row 1",
+        "annotations of type 'line' are no masks: in row 2",
+        "segments without a pixel are no masks: in row 1",
+        "values without a segment are not kept: in row 1, row 1",
     ]
     with pytest.warns(UserWarning, match="no masks|not kept") as warned:
         from_nucleus([first, line], tmp_path / "s.zarr", masks=lambda _: png(), progress=False)

@@ -27,10 +27,11 @@ from maskcube.formats.clearml_frames import (
 )
 from maskcube.formats.clearml_palette import BACKGROUND, MaskLabels, Palette
 from maskcube.formats.clearml_regions import read_masks
-from maskcube.formats.clearml_source import FrameSource, Notes, check_image, mask_reader
+from maskcube.formats.clearml_source import FrameSource, check_image, mask_reader
 from maskcube.formats.clearml_values import version_labels
 from maskcube.formats.collection import Collection
 from maskcube.formats.files import Resolver
+from maskcube.formats.findings import Findings
 from maskcube.formats.images import MaskImages
 from maskcube.formats.intake import store_collection
 from maskcube.formats.names import file_names
@@ -230,22 +231,24 @@ def read_clearml(
     """
     check_image(image)
     frames = FrameSource(source)
-    notes = Notes()
+    findings = Findings()
     known = frames.labels if labels is None else labels
     try:
         named = {} if known is None else version_labels(known)
     except ValueError as error:
         named = {}
-        notes.faults.append(str(error))
+        findings.faults.append(str(error))
     read = mask_reader(frames, masks)
-    items, files = read_masks(frames.frames, read, named, notes, image=image, background=background)
+    items, files = read_masks(
+        frames.frames, read, named, findings, image=image, background=background
+    )
     return Collection(
         "clearml",
         frames.location,
         items,
         [frames.main, *files],
-        faults=notes.faults,
-        lost=notes.lost,
+        faults=findings.faults,
+        lost=findings.lost,
     )
 
 

@@ -29,7 +29,6 @@ from maskcube.formats.clearml_frames import (
 )
 from maskcube.formats.clearml_source import (
     FrameSource,
-    Notes,
     PixelFile,
     ReadBytes,
     check_image,
@@ -39,6 +38,7 @@ from maskcube.formats.clearml_source import (
 from maskcube.formats.clearml_values import greys_of
 from maskcube.formats.collection import Collection, Item
 from maskcube.formats.files import Resolver
+from maskcube.formats.findings import Findings
 from maskcube.formats.images import ImageMasks, MaskImages
 from maskcube.formats.intake import store_collection
 from maskcube.formats.names import file_names
@@ -180,28 +180,30 @@ def read_clearml_alpha(
     check_image(image)
     if threshold is not None and (type(threshold) is not int or not 1 <= threshold <= _OPAQUE):
         raise InvalidOption(f"threshold={threshold!r}: give an opacity, 1 to {_OPAQUE}")
-    frames, notes = FrameSource(source), Notes()
+    frames, findings = FrameSource(source), Findings()
     read = mask_reader(frames, masks)
     found = [
-        file for file in pixel_files(frames.frames, image, notes) if not _is_pixel_mask(file, notes)
+        file
+        for file in pixel_files(frames.frames, image, findings)
+        if not _is_pixel_mask(file, findings)
     ]
     items = []
     for start in range(0, len(found), _TOGETHER):
         some = found[start : start + _TOGETHER]
         for file, item in zip(some, spread(partial(_item, read, threshold), some), strict=True):
             if isinstance(item, Item):
-                file.check_size(item.size, notes)
+                file.check_size(item.size, findings)
                 items.append(item)
             else:
-                notes.faults.append(item)
+                findings.faults.append(item)
     files = [partial(read, file.uri) for file in found]
     return Collection(
         "clearml-alpha",
         frames.location,
         items,
         [frames.main, *files],
-        faults=notes.faults,
-        lost=notes.lost,
+        faults=findings.faults,
+        lost=findings.lost,
     )
 
 
@@ -285,10 +287,12 @@ def _draw(
     return new_frame(masks.image, masks.shape, files, drawing.places, meta_blob=about), masks
 
 
-def _is_pixel_mask(file: PixelFile, notes: Notes) -> bool:
+def _is_pixel_mask(file: PixelFile, findings: Findings) -> bool:
     """Whether the values of a mask are those of regions."""
     if file.regions:
-        notes.lose("masks whose values stand for labels are left out; see read_clearml", file.where)
+        findings.lose(
+            "masks whose values stand for labels are left out; see read_clearml", file.where
+        )
     return bool(file.regions)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.formats.clearml_palette import EVERY_MASK
-from maskcube.formats.clearml_source import Notes, PixelFile, ReadBytes, Region, pixel_files
+from maskcube.formats.clearml_source import PixelFile, ReadBytes, Region, pixel_files
 from maskcube.formats.clearml_values import Labelled, Picture, Value
 from maskcube.formats.collection import Item, KeptMaps
+from maskcube.formats.findings import Findings
 from maskcube.formats.record import Record
 from maskcube.threads import spread
 
@@ -52,7 +53,7 @@ def read_masks(
     frames: Iterable[object],
     read: ReadBytes,
     labels: Mapping[str, Sequence[Labelled]],
-    notes: Notes,
+    findings: Findings,
     *,
     image: str,
     background: str | None,
@@ -67,27 +68,27 @@ def read_masks(
         Gives the bytes of a picture for its URI.
     labels : mapping
         What the dataset version says of values.
-    notes : Notes
+    findings : Findings
         Gets faults, and what is lost.
     image, background
         As for `read_clearml`.
     """
     kept = KeptMaps(_KEPT)
     jobs = []
-    for file in pixel_files(frames, image, notes):
+    for file in pixel_files(frames, image, findings):
         labelled = tuple(labels.get(file.id, labels.get(EVERY_MASK, ())))
         if file.regions or labelled:
             jobs.append(_Job(file, labelled, background))
         else:
-            notes.lose("masks without a label for any value are left out", file.where)
+            findings.lose("masks without a label for any value are left out", file.where)
     items: list[Item] = []
     for start in range(0, len(jobs), _TOGETHER):
         some = jobs[start : start + _TOGETHER]
         for job, seen in zip(some, spread(partial(_look, read), some), strict=True):
             if isinstance(seen, _Seen):
-                items += _masks_of(job, seen, partial(_decoded, kept, read, job), notes)
+                items += _masks_of(job, seen, partial(_decoded, kept, read, job), findings)
             else:
-                notes.faults.append(seen)
+                findings.faults.append(seen)
     return items, [partial(read, job.file.uri) for job in jobs]
 
 
@@ -107,20 +108,22 @@ def _decoded(kept: KeptMaps, read: ReadBytes, job: _Job) -> Picture:
     return Picture(kept.get(key, lambda: Picture.of(read(job.file.uri), job.wanted).pixels))
 
 
-def _masks_of(job: _Job, seen: _Seen, decoded: Callable[[], Picture], notes: Notes) -> list[Item]:
+def _masks_of(
+    job: _Job, seen: _Seen, decoded: Callable[[], Picture], findings: Findings
+) -> list[Item]:
     """Return the masks of a picture, and note the values that stand for nothing."""
     items = []
-    job.file.check_size(seen.size, notes)
+    job.file.check_size(seen.size, findings)
     named = np.zeros(len(seen.values), np.bool_)
-    for (value, noun), regions in _by_value(job, notes).items():
+    for (value, noun), regions in _by_value(job, findings).items():
         try:
             record = _record(job.file.image, noun, regions)
         except ValueError as error:
-            notes.faults.append(f"{job.file.where}, {noun!r:.80}: {error}")
+            findings.faults.append(f"{job.file.where}, {noun!r:.80}: {error}")
             continue
         if len(regions) > 1:
             told = "regions of one noun that share a value in a mask come in as one mask"
-            notes.lose(told, f"{job.file.where} {value}")
+            findings.lose(told, f"{job.file.where} {value}")
         items.append(Item(record, seen.size, partial(_mask, decoded, (value,))))
     for region in job.file.regions:
         named |= region.value.among(seen.values)
@@ -131,7 +134,7 @@ def _masks_of(job: _Job, seen: _Seen, decoded: Callable[[], Picture], notes: Not
         named |= labelled.value.among(seen.values)
     for number in seen.values[~named & (seen.values > 0)].tolist():
         value = Value(number, 0xFFFFFF)
-        notes.lose(f"pixels of value {value}, which has no label, are left out", job.file.where)
+        findings.lose(f"pixels of value {value}, which has no label, are left out", job.file.where)
     return items
 
 
@@ -139,12 +142,12 @@ def _mask(decoded: Callable[[], Picture], values: Sequence[Value]) -> NDArray[np
     return decoded().where(values)
 
 
-def _by_value(job: _Job, notes: Notes) -> dict[tuple[Value, str], list[Region]]:
+def _by_value(job: _Job, findings: Findings) -> dict[tuple[Value, str], list[Region]]:
     """Return the regions of a picture by value and noun: what pixels can tell apart."""
     found: dict[tuple[Value, str], list[Region]] = {}
     for region in job.file.regions:
         if not region.labels:
-            notes.lose("regions without a label are left out", job.file.where)
+            findings.lose("regions without a label are left out", job.file.where)
         if _is_background(job, region.value, region.labels):
             continue
         for noun in region.labels:

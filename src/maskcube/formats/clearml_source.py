@@ -13,12 +13,12 @@ from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
 from maskcube.formats.clearml_frames import FRAMES, IMAGE_NAME, LABELS, LEGEND, MASKS
 from maskcube.formats.clearml_values import Value, labels_of, value_of
 from maskcube.formats.files import MaskFiles, Resolver, read_file
+from maskcube.formats.findings import Findings
 from maskcube.formats.record import text_of
 
 __all__ = [
     "IMAGES",
     "FrameSource",
-    "Notes",
     "PixelFile",
     "ReadBytes",
     "Region",
@@ -30,31 +30,8 @@ __all__ = [
 IMAGES = ("context_id", "id", "uri")
 """What of a frame may be taken as the name of its image."""
 
-_MOST_EXAMPLES = 3
-
 ReadBytes = Callable[[str], bytes]
 """Gives the bytes of a mask for its URI."""
-
-
-class Notes:
-    """What was found in a source: faults one by one, and what is lost, alike things together."""
-
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-        self._lost: dict[str, list[str]] = {}
-
-    def lose(self, what: str, where: str) -> None:
-        """Note something that does not go into a store."""
-        self._lost.setdefault(what, []).append(where)
-
-    @property
-    def lost(self) -> list[str]:
-        """One sentence for each kind of what is lost."""
-        return [
-            f"{what}: in {', '.join(places[:_MOST_EXAMPLES])}"
-            + (f", ... ({len(places):,} in all)" if len(places) > _MOST_EXAMPLES else "")
-            for what, places in self._lost.items()
-        ]
 
 
 class Region(NamedTuple):
@@ -80,10 +57,10 @@ class PixelFile(NamedTuple):
     image_size: tuple[object, object]
     """Height and width of the image, as its frame says."""
 
-    def check_size(self, size: tuple[int, int], notes: Notes) -> None:
+    def check_size(self, size: tuple[int, int], findings: Findings) -> None:
         """Note when a picture is not as large as its image."""
         if all(type(side) is int for side in self.image_size) and self.image_size != size:
-            notes.lose("masks are not as large as their images", f"{self.where} {size}")
+            findings.lose("masks are not as large as their images", f"{self.where} {size}")
 
 
 class FrameSource:
@@ -196,8 +173,8 @@ def mask_reader(source: FrameSource, masks: str | os.PathLike[str] | Resolver | 
     return read
 
 
-def pixel_files(frames: Iterable[object], image: str, notes: Notes) -> Iterator[PixelFile]:
-    """Yield the masks of frames, with their regions; what is wrong goes to `notes`.
+def pixel_files(frames: Iterable[object], image: str, findings: Findings) -> Iterator[PixelFile]:
+    """Yield the masks of frames, with their regions; what is wrong goes to `findings`.
 
     Parameters
     ----------
@@ -205,18 +182,18 @@ def pixel_files(frames: Iterable[object], image: str, notes: Notes) -> Iterator[
         Frames, as JSON has them.
     image : str
         What is taken as the name of an image, of `IMAGES`, unless a frame of ours says it.
-    notes : Notes
+    findings : Findings
         Gets faults, and what is lost.
     """
     for number, frame in enumerate(frames):
         where = f"frame {number}"
         try:
-            yield from _of_frame(frame, where, image, notes)
+            yield from _of_frame(frame, where, image, findings)
         except ValueError as error:
-            notes.faults.append(f"{where}: {error}")
+            findings.faults.append(f"{where}: {error}")
 
 
-def _of_frame(frame: object, where: str, image: str, notes: Notes) -> Iterator[PixelFile]:
+def _of_frame(frame: object, where: str, image: str, findings: Findings) -> Iterator[PixelFile]:
     about = _mapping(frame, "a frame")
     sources = [_mapping(each, "a source") for each in _items(about, "sources")]
     several = sum(bool(_items(source, "masks")) for source in sources) > 1
@@ -231,9 +208,9 @@ def _of_frame(frame: object, where: str, image: str, notes: Notes) -> Iterator[P
         found[source_id] = list(_of_source(about, source, name, told))
     for number, roi in enumerate(_items(about, "rois")):
         try:
-            _assign(_mapping(roi, "it"), found, notes)
+            _assign(_mapping(roi, "it"), found, findings)
         except ValueError as error:
-            notes.faults.append(f"{where}, region {number}: {error}")
+            findings.faults.append(f"{where}, region {number}: {error}")
     for files in found.values():
         yield from files
 
@@ -283,16 +260,18 @@ def _image_name(frame: Mapping[str, Any], source: Mapping[str, Any], image: str)
         return name
 
 
-def _assign(roi: Mapping[str, Any], found: Mapping[str, list[PixelFile]], notes: Notes) -> None:
+def _assign(
+    roi: Mapping[str, Any], found: Mapping[str, list[PixelFile]], findings: Findings
+) -> None:
     """Give a region to the mask that it speaks of."""
     if roi.get("mask") is None:
-        notes.lose("regions without a mask (polygons, boxes) are left out", _place(roi))
+        findings.lose("regions without a mask (polygons, boxes) are left out", _place(roi))
         return
     mask = _mapping(roi["mask"], "mask")
     labels = labels_of(roi.get("label", roi.get("labels")))
     named = [str(each) for each in _items(roi, "sources")]
     files = [file for source in named or found for file in found.get(source, [])]
-    file, labels = _spoken_of(files, str(mask.get("id")), labels, notes)
+    file, labels = _spoken_of(files, str(mask.get("id")), labels, findings)
     meta = roi.get("meta")
     meta = {} if meta is None else _mapping(meta, "meta")
     score = meta["score"] if "score" in meta else roi.get("confidence")
@@ -300,7 +279,7 @@ def _assign(roi: Mapping[str, Any], found: Mapping[str, list[PixelFile]], notes:
 
 
 def _spoken_of(
-    files: list[PixelFile], mask_id: str, labels: tuple[str, ...], notes: Notes
+    files: list[PixelFile], mask_id: str, labels: tuple[str, ...], findings: Findings
 ) -> tuple[PixelFile, tuple[str, ...]]:
     """Return the mask of a region, and its labels."""
     by_id = {file.id: file for file in files}
@@ -311,7 +290,7 @@ def _spoken_of(
         return by_id[labels[0]], (mask_id, *labels[1:])
     if len(files) == 1:
         told = f"regions of the mask {mask_id!r:.80}, which is not there, are read in the only one"
-        notes.lose(told, files[0].where)
+        findings.lose(told, files[0].where)
         return files[0], labels
     raise ValueError(
         f"mask.id is {mask_id!r:.80}, which is none of its masks: {list(by_id)!r:.200}"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from maskcube.formats.findings import Findings
 from maskcube.formats.nucleus_rows import Annotation
 from maskcube.formats.record import Record
 
-__all__ = ["Findings", "metadata_of", "record_of"]
+__all__ = ["NucleusFindings", "metadata_of", "record_of"]
 
 _OWN_KEYS = frozenset(
     (
@@ -23,25 +22,19 @@ _OWN_KEYS = frozenset(
 """What a store keeps of the metadata, or what can be counted again."""
 
 
-@dataclass
-class Findings:
-    """What is wrong with a source, and what of it a store does not keep."""
+class NucleusFindings(Findings):
+    """What is found in annotations of Nucleus.
 
-    faults: list[str] = field(default_factory=list)
-    files: list[Callable[[], bytes]] = field(default_factory=list)
-    """What gives the bytes of each map."""
-    _identity: Any = field(default_factory=hashlib.sha256)
-    _lost: Counter[str] = field(default_factory=Counter)
-    _examples: dict[str, str] = field(default_factory=dict)
+    Attributes
+    ----------
+    files : list of callable
+        What gives the bytes of each map.
+    """
 
-    def fault(self, place: str, problem: object) -> None:
-        """Note that something cannot be read."""
-        self.faults.append(f"{place}: {problem}")
-
-    def lose(self, what: str, example: str) -> None:
-        """Note that something is not kept."""
-        self._lost[what] += 1
-        self._examples.setdefault(what, example)
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[Callable[[], bytes]] = []
+        self._identity = hashlib.sha256()
 
     def lose_metadata(self, metadata: Mapping[str, Any], example: str) -> None:
         """Note which metadata a store has no place for."""
@@ -57,14 +50,6 @@ class Findings:
     def identity(self) -> bytes:
         """All of that."""
         return bytes(self._identity.digest())
-
-    @property
-    def lost(self) -> list[str]:
-        """What is not kept: a sentence for each kind of thing, with the first of them."""
-        return [
-            f"{what}: {count:,}, the first in {self._examples[what]}"
-            for what, count in self._lost.items()
-        ]
 
 
 def record_of(annotation: Annotation, fields: Mapping[str, Any]) -> Record:

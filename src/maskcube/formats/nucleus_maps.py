@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from maskcube.formats.collection import Item, KeptMaps
 from maskcube.formats.nucleus_files import MapFiles
-from maskcube.formats.nucleus_findings import Findings, metadata_of, record_of
+from maskcube.formats.nucleus_findings import NucleusFindings, metadata_of, record_of
 from maskcube.formats.nucleus_rows import Annotation
 from maskcube.formats.nucleus_segments import BACKGROUND
 from maskcube.formats.png import decode, greys
@@ -56,11 +56,11 @@ class MapReader:
     ----------
     files : MapFiles
         Finds the maps.
-    findings : Findings
+    findings : NucleusFindings
         Where to tell what is wrong.
     """
 
-    def __init__(self, files: MapFiles, findings: Findings) -> None:
+    def __init__(self, files: MapFiles, findings: NucleusFindings) -> None:
         self._files = files
         self._findings = findings
         self._maps: list[_Map] = []

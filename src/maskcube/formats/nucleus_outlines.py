@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.formats.collection import Item
-from maskcube.formats.nucleus_findings import Findings, metadata_of, record_of
+from maskcube.formats.nucleus_findings import NucleusFindings, metadata_of, record_of
 from maskcube.formats.nucleus_rows import BOX, Annotation, Row, annotations_of
 from maskcube.formats.nucleus_shapes import box_ring, fill_rings, vertices_of
 from maskcube.formats.record import Record
@@ -47,11 +47,11 @@ class OutlineReader:
     ----------
     size : (int, int), optional
         Height and width of images of which nothing else says it.
-    findings : Findings
+    findings : NucleusFindings
         Where to tell what is wrong.
     """
 
-    def __init__(self, size: tuple[int, int] | None, findings: Findings) -> None:
+    def __init__(self, size: tuple[int, int] | None, findings: NucleusFindings) -> None:
         self._size = size
         self._findings = findings
         self._shapes: dict[Any, _Outlined] = {}

@@ -15,7 +15,7 @@ from maskcube.formats.files import Resolver
 from maskcube.formats.intake import store_collection
 from maskcube.formats.nucleus import ANNOTATIONS, EMPTY, FILES
 from maskcube.formats.nucleus_files import MapFiles
-from maskcube.formats.nucleus_findings import Findings
+from maskcube.formats.nucleus_findings import NucleusFindings
 from maskcube.formats.nucleus_maps import MapReader
 from maskcube.formats.nucleus_outlines import OutlineReader
 from maskcube.formats.nucleus_rows import (
@@ -96,7 +96,7 @@ def read_nucleus(
     """
     _check_types(types)
     folder, files = _place_of(source)
-    findings = Findings()
+    findings = NucleusFindings()
     maps = MapReader(_map_files(masks, folder), findings)
     outlines = OutlineReader(_checked_size(size), findings)
     reader = _Reader(types, maps, outlines, findings)
@@ -222,7 +222,7 @@ class _Reader:
     """Takes the annotations of rows to where they belong."""
 
     def __init__(
-        self, types: Some[str], maps: MapReader, outlines: OutlineReader, findings: Findings
+        self, types: Some[str], maps: MapReader, outlines: OutlineReader, findings: NucleusFindings
     ) -> None:
         self.n_annotations = 0
         self._types = types
