@@ -233,8 +233,12 @@ class TestProcess:
         long.check(target, "terminated")
 
     def test_interrupted(self, noise: Source, long: Case, tmp_path: Path) -> None:
-        target = long.begin(tmp_path / "interrupted" / TARGET)
-        ended = signalled(noise.folder, target, signal.SIGINT, 0)
+        for attempt in range(5):
+            target = long.begin(tmp_path / f"interrupted-{attempt}" / TARGET)
+            ended = signalled(noise.folder, target, signal.SIGINT, 0)
+            # Python drops an interrupt that comes while a weak reference is called back.
+            if "Exception ignored in" not in ended.stderr:
+                break
         assert ended.code == 1, ended.stderr
         assert ended.stderr.startswith("Error: interrupted; run the same command again to resume")
         assert len(ended.stderr.splitlines()) == 1
