@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -309,10 +311,40 @@ class TestPictures:
         with pytest.raises(ValueError, match=r"^is damaged"):
             png.decode(data[: len(data) // 2])
 
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+    def test_a_cut_one_of_any_kind(self, mode: str) -> None:
+        file = io.BytesIO()
+        Image.new(mode, (50, 50)).save(file, "PNG")
+        data = file.getvalue()
+        assert png.decode(data).shape[:2] == (50, 50)
+        for end in (data.index(b"IDAT") + 6, data.index(b"IEND") - 9):
+            with pytest.raises(ValueError, match=r"^is damaged"):
+                png.decode(data[:end] + b"\0" * 40)
+
+    @pytest.mark.parametrize(
+        "kind", [b"iCCP", b"gAMA", b"cHRM", b"tRNS", b"zTXt", b"acTL", b"fcTL"]
+    )
+    @pytest.mark.parametrize("size", [0, 1, 5])
+    def test_an_odd_chunk_behind_the_pixels(self, kind: bytes, size: int) -> None:
+        good = png.encode(np.zeros((2, 2), np.uint8))
+        body = kind + b"\0" * size
+        odd = size.to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+        try:
+            assert png.decode(good[:-12] + odd + good[-12:]).shape == (2, 2)
+        except ValueError as error:
+            assert str(error).startswith(("is damaged", "is no PNG"))  # noqa: PT017 - either will do
+
+    @pytest.mark.parametrize("side", [9_000, 10_000])
+    def test_a_large_one_is_refused_without_a_warning(self, side: int) -> None:
+        small = png.encode(np.zeros((2, 2), np.uint8))
+        body = b"IHDR" + side.to_bytes(4, "big") * 2 + small[24:29]
+        data = small[:12] + body + zlib.crc32(body).to_bytes(4, "big") + small[33:]
+        for ask in (png.decode, png.size_of):
+            with pytest.raises(ValueError, match="too many"):
+                ask(data)
+
     def test_an_endless_one(self) -> None:
         """100,000 x 100,000 pixels in a header; nothing is decoded."""
-        import zlib
-
         header = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
         data = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + header
         data += zlib.crc32(header).to_bytes(4, "big")
@@ -378,6 +410,26 @@ class TestMaskFiles:
         }
         files = MaskFiles(asked.__getitem__)
         assert [files.read(name) for name in asked] == [b"data", b"a", b"b"]
+
+    @pytest.mark.parametrize("given", [None, 5, [], io.BytesIO(b"a")])
+    def test_what_a_caller_gives_may_be_no_file(self, given: Any) -> None:
+        with pytest.raises(ValueError, match=r"^was not given: TypeError"):
+            MaskFiles(lambda _: given).read("a.png")
+
+    def test_a_caller_may_fail_as_it_likes(self) -> None:
+        class TooManyRequestsError(Exception):
+            pass
+
+        def ask(name: str) -> bytes:
+            raise TooManyRequestsError(name)
+
+        with pytest.raises(ValueError, match=r"^was not given: TooManyRequestsError: a\.png$"):
+            MaskFiles(ask).read("a.png")
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.png")
+        with pytest.raises(ValueError, match=r"^is no file$"):
+            MaskFiles(lambda _: tmp_path / "pipe.png").read("a.png")
 
 
 class TestReports:

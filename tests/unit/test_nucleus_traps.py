@@ -524,7 +524,7 @@ def test_a_resolver_gives_bytes_or_a_path_or_what_is_wrong(tmp_path: Path) -> No
         raise KeyError(url)
 
     (fault,) = read_nucleus(payload(*ALL), masks=get).faults
-    assert "'s3://b/a.png', which nobody gave (KeyError: 's3://b/a.png')" in fault
+    assert "'s3://b/a.png', which was not given: KeyError: 's3://b/a.png'" in fault
     assert asked == ["s3://b/a.png"]
 
 

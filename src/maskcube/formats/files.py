@@ -42,8 +42,7 @@ class MaskFiles:
             When there is none, or it is too large; the message is half a sentence.
         """
         if not isinstance(self._place, Path):
-            found = self._place(name)
-            return found if isinstance(found, bytes) else read_file(Path(found))
+            return _given(self._place, name)
         path = self.find(name)
         if path is None:
             raise ValueError(f"is not in {self._place.resolve()}")
@@ -83,6 +82,9 @@ def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:
         When it cannot be read, or is too large; the message is half a sentence.
     """
     try:
+        # A pipe would be waited for.
+        if path.exists() and not path.is_file():
+            raise ValueError("is no file")
         with path.open("rb") as file:
             data = file.read(most + 1)
     except OSError as error:
@@ -90,6 +92,21 @@ def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:
     if len(data) > most:
         raise ValueError(f"is larger than {most // 2**20} MiB")
     return data
+
+
+def _given(resolver: Resolver, name: str) -> bytes:
+    """Return the bytes that a caller's function gives; whatever it raises is a fault of that file.
+
+    One file that cannot be had must not hide what is wrong with the others.
+    """
+    try:
+        found = resolver(name)
+        if isinstance(found, bytes | bytearray | memoryview):
+            return bytes(found)
+        path = Path(found)
+    except Exception as error:
+        raise ValueError(f"was not given: {type(error).__name__}: {error!s:.200}") from error
+    return read_file(path)
 
 
 def _candidates(name: str) -> list[PurePosixPath]:
