@@ -230,6 +230,68 @@ class TestPlaces:
         assert (tmp_path / "victim" / REPORT).exists()
 
     @pytest.mark.parametrize("make", [new_folder, new_file])
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_only_what_an_export_makes_is_replaced(
+        self, make: Any, tmp_path: Path, *, overwrite: bool
+    ) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "nowhere").symlink_to(tmp_path / "not there")
+        (tmp_path / "file.txt").write_text("mine")
+        (tmp_path / "link").symlink_to(tmp_path / "file.txt")
+        (tmp_path / "loop").symlink_to("loop")
+        for name in ("pipe", "nowhere", "link", "loop"):
+            with pytest.raises(StoreExists), make(tmp_path / name, overwrite=overwrite):
+                pytest.fail("it is taken")
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            "file.txt",
+            "link",
+            "loop",
+            "nowhere",
+            "pipe",
+        ]
+        assert (tmp_path / "file.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize("make", [new_folder, new_file])
+    @pytest.mark.parametrize("path", ["zarr.json", "masks/new", "new", "masks/deep/new"])
+    def test_nothing_goes_into_a_store(
+        self, make: Any, path: str, store: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "link").symlink_to(store)
+        for place in (store, tmp_path / "link"):
+            with (
+                pytest.raises(InvalidOption, match="Zarr group"),
+                make(place / path, overwrite=True),
+            ):
+                pytest.fail("it is a store")
+
+    @pytest.mark.parametrize("make", [new_folder, new_file])
+    def test_a_place_has_a_name(self, make: Any) -> None:
+        with pytest.raises(InvalidOption, match="no name"), make("/"):
+            pytest.fail("it has none")
+
+    def test_what_was_killed_before_it_wrote_or_while_it_was_cleared(self, tmp_path: Path) -> None:
+        partial = tmp_path / "new.partial"
+        partial.mkdir()
+        with new_folder(tmp_path / "new"):
+            pass
+        (tmp_path / "other.partial" / "masks").mkdir(parents=True)
+        (tmp_path / "other.partial" / REPORT).write_text("")
+        kept = []
+
+        def killed(folder: Path, **_: Any) -> None:
+            kept.append((tmp_path / "other.partial" / REPORT).exists())
+            raise KeyboardInterrupt(folder)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("maskcube.formats.output.shutil.rmtree", killed)
+            with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "other"):
+                pytest.fail("it is not clear")
+        assert kept == [True]
+        with new_folder(tmp_path / "other"):
+            pass
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "other"]
+
+    @pytest.mark.parametrize("make", [new_folder, new_file])
     def test_one_process_writes_at_a_time(self, make: Any, tmp_path: Path) -> None:
         place = tmp_path / "out"
         with make(place), pytest.raises(StoreExists, match="another process"), make(place):
