@@ -78,6 +78,40 @@ class TestImages:
         assert [record.mask_row for record in records] == [0, 1]
         assert {(record.score, record.localized) for record in records} == {(None, 1)}
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("score", math.inf),
+            ("box_x0", -math.inf),
+            ("score", "best"),
+            ("instance", 1.5),
+            ("mask_row", "first"),
+            ("noun", "\ud800"),
+            ("image", "a\0"),
+        ],
+    )
+    def test_coordinates_that_no_store_has(self, name: str, value: object) -> None:
+        masks = given_masks(rows_of_text("#", "."))
+        masks = masks.assign_coords({name: ("mask", np.array([value] * 2, object))})
+        with pytest.raises(InvalidOption, match=name):
+            MaskImages(masks)
+
+    def test_coordinates_of_another_type(self) -> None:
+        columns: dict[str, list[Any]] = {
+            "mask_row": ["3", math.nan],
+            "instance": [1.0, None],
+            "score": [None, 0.5],
+        }
+        masks = given_masks(rows_of_text("#", "."))
+        given = {name: ("mask", np.array(values, object)) for name, values in columns.items()}
+        first, second = MaskImages(masks.assign_coords(given)).records
+        assert (first.mask_row, first.instance, first.score) == (3, 1, None)
+        assert (second.mask_row, second.instance, second.score) == (None, None, 0.5)
+
+    def test_masks_without_pixels(self) -> None:
+        with pytest.raises(InvalidOption, match="there are none"):
+            MaskImages(given_masks(np.zeros((2, 0, 3), np.uint8)))
+
     @pytest.mark.parametrize("lost", ["image", "noun"])
     def test_labels_are_needed(self, lost: str) -> None:
         with pytest.raises(InvalidOption, match=f"no coordinate '{lost}'"):
@@ -487,6 +521,13 @@ class TestMaskFiles:
 
         with pytest.raises(ValueError, match=r"^was not given: TooManyRequestsError: a\.png$"):
             MaskFiles(ask).read("a.png")
+
+    def test_two_names_are_never_one_file(self, folder: Path) -> None:
+        files = MaskFiles(folder.parent, inside="masks")
+        assert files.read("masks/a.png") == b"a"
+        with pytest.raises(ValueError, match=r"as 'masks/a\.png' is"):
+            files.read("s3://bucket/a.png")
+        assert files.read("deep/b.png") == b"b"
 
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.png")

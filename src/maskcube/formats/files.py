@@ -27,9 +27,12 @@ class MaskFiles:
     place : path or callable
         The folder where the mask files are, or a function that gives bytes or a path for the name
         of one.
+    inside : str
+        A folder in it in which is looked where nothing is found in `place` itself.
     """
 
-    def __init__(self, place: str | os.PathLike[str] | Resolver) -> None:
+    def __init__(self, place: str | os.PathLike[str] | Resolver, inside: str = "") -> None:
+        self._inside = inside
         self._place = place if callable(place) else Path(place).expanduser().absolute()
         self._names: dict[Path, str] = {}
 
@@ -59,7 +62,8 @@ class MaskFiles:
         if not isinstance(self._place, Path):
             return None
         folder = self._place.resolve()
-        found = (_file_below(folder, relative) for relative in _candidates(name))
+        places = [folder, folder / self._inside] if self._inside else [folder]
+        found = (_file_below(each, relative) for each in places for relative in _candidates(name))
         path = next((path for path in found if path is not None), None)
         if path is not None and self._names.setdefault(path, name) != name:
             raise ValueError(f"would be {path}, as {self._names[path]!r:.200} is")
@@ -132,7 +136,7 @@ def _file_below(folder: Path, relative: PurePosixPath) -> Path | None:
     try:
         path = (folder / relative).resolve()
         # A link may lead elsewhere.
-        return path if path.is_relative_to(folder) and path.is_file() else None
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
     except (OSError, RuntimeError):
         # A name may be longer than the system takes, and links may lead in a circle.
         return None
