@@ -233,8 +233,8 @@ class TestProcess:
         long.check(target, "terminated")
 
     def test_interrupted(self, noise: Source, long: Case, tmp_path: Path) -> None:
-        for attempt in range(5):
-            target = long.begin(tmp_path / f"interrupted-{attempt}" / TARGET)
+        for turn in range(5):
+            target = long.begin(tmp_path / f"interrupted-{turn}" / TARGET)
             ended = signalled(noise.folder, target, signal.SIGINT, 0)
             # Python drops an interrupt that comes while a weak reference is called back.
             if "Exception ignored in" not in ended.stderr:

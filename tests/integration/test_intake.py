@@ -272,3 +272,16 @@ class TestKeptMaps:
         with pytest.raises(ZeroDivisionError):
             maps.get("a", lambda: np.array([1 // 0]))
         assert maps.get("a", lambda: np.ones(1))[0] == 1
+
+
+def test_nothing_is_padded_without_end(tmp_path: Path) -> None:
+    def read() -> NDArray[np.uint8]:
+        raise AssertionError
+
+    sizes = [(1, 2**28), (2**28, 1)]
+    items = [
+        Item(Record(image=name, noun="hand"), size, read)
+        for name, size in zip("ab", sizes, strict=True)
+    ]
+    with pytest.raises(SourceError, match="too many"):
+        stored(items, tmp_path, fit="pad")

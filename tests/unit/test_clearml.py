@@ -21,6 +21,7 @@ from maskcube.formats.clearml_palette import Palette
 from maskcube.formats.clearml_sdk import to_clearml_sdk
 from maskcube.formats.clearml_values import Value, value_of, version_labels
 from maskcube.formats.collection import Collection
+from maskcube.formats.png import encode
 from maskcube.formats.record import Record
 
 Frame = dict[str, Any]
@@ -581,3 +582,24 @@ def test_masks_source_has_both_forms() -> None:
     assert masks_source(one, numbered=True) == ["a", "b"]
     with pytest.raises(InvalidOption, match="take the dict"):
         masks_source(frame(masks="hand-0"), numbered=True)
+
+
+def test_a_photograph_as_mask_is_told_in_few_words() -> None:
+    """No warning for each of its colours, of which there may be millions."""
+    colours = np.arange(3 * 1_000, dtype=np.uint16).astype(np.uint8).reshape(10, 100, 3)
+    colours[..., 1] = np.arange(1_000).reshape(10, 100) // 256 + 1
+    roi = {"label": ["hand"], "mask": {"id": "00", "value": [0, 1, 2]}}
+    source = {"id": "default", "uri": "a.jpg", "masks": [{"id": "00", "uri": "a.png"}]}
+    frame = {"id": "a.jpg", "sources": [source], "rois": [roi]}
+    found = read_clearml([frame], masks=lambda _: encode(colours))
+    assert len(found.items) == 1
+    assert found.faults == []
+    assert len(found.lost) <= 10
+    assert any("many more values" in told for told in found.lost)
+
+
+def test_many_objects_of_one_name_get_ids_at_once() -> None:
+    hand = Record(image="a.jpg", noun="hand", instance=0)
+    ids = object_ids([hand, Record(image="a.jpg", noun="hand-0 (2)"), *[hand] * 20_000])
+    assert len(set(ids)) == 20_002
+    assert ids[:4] == ["hand-0", "hand-0 (2)", "hand-0 (3)", "hand-0 (4)"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,40 @@ class TestImages:
         records = MaskImages(masks).records
         assert [record.mask_row for record in records] == [0, 1]
         assert {(record.score, record.localized) for record in records} == {(None, 1)}
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("score", math.inf),
+            ("box_x0", -math.inf),
+            ("score", "best"),
+            ("instance", 1.5),
+            ("mask_row", "first"),
+            ("noun", "\ud800"),
+            ("image", "a\0"),
+        ],
+    )
+    def test_coordinates_that_no_store_has(self, name: str, value: object) -> None:
+        masks = given_masks(rows_of_text("#", "."))
+        masks = masks.assign_coords({name: ("mask", np.array([value] * 2, object))})
+        with pytest.raises(InvalidOption, match=name):
+            MaskImages(masks)
+
+    def test_coordinates_of_another_type(self) -> None:
+        columns: dict[str, list[Any]] = {
+            "mask_row": ["3", math.nan],
+            "instance": [1.0, None],
+            "score": [None, 0.5],
+        }
+        masks = given_masks(rows_of_text("#", "."))
+        given = {name: ("mask", np.array(values, object)) for name, values in columns.items()}
+        first, second = MaskImages(masks.assign_coords(given)).records
+        assert (first.mask_row, first.instance, first.score) == (3, 1, None)
+        assert (second.mask_row, second.instance, second.score) == (None, None, 0.5)
+
+    def test_masks_without_pixels(self) -> None:
+        with pytest.raises(InvalidOption, match="there are none"):
+            MaskImages(given_masks(np.zeros((2, 0, 3), np.uint8)))
 
     @pytest.mark.parametrize("lost", ["image", "noun"])
     def test_labels_are_needed(self, lost: str) -> None:
@@ -228,6 +264,68 @@ class TestPlaces:
         assert (tmp_path / "victim" / REPORT).exists()
 
     @pytest.mark.parametrize("make", [new_folder, new_file])
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_only_what_an_export_makes_is_replaced(
+        self, make: Any, tmp_path: Path, *, overwrite: bool
+    ) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "nowhere").symlink_to(tmp_path / "not there")
+        (tmp_path / "file.txt").write_text("mine")
+        (tmp_path / "link").symlink_to(tmp_path / "file.txt")
+        (tmp_path / "loop").symlink_to("loop")
+        for name in ("pipe", "nowhere", "link", "loop"):
+            with pytest.raises(StoreExists), make(tmp_path / name, overwrite=overwrite):
+                pytest.fail("it is taken")
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            "file.txt",
+            "link",
+            "loop",
+            "nowhere",
+            "pipe",
+        ]
+        assert (tmp_path / "file.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize("make", [new_folder, new_file])
+    @pytest.mark.parametrize("path", ["zarr.json", "masks/new", "new", "masks/deep/new"])
+    def test_nothing_goes_into_a_store(
+        self, make: Any, path: str, store: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "link").symlink_to(store)
+        for place in (store, tmp_path / "link"):
+            with (
+                pytest.raises(InvalidOption, match="Zarr group"),
+                make(place / path, overwrite=True),
+            ):
+                pytest.fail("it is a store")
+
+    @pytest.mark.parametrize("make", [new_folder, new_file])
+    def test_a_place_has_a_name(self, make: Any) -> None:
+        with pytest.raises(InvalidOption, match="no name"), make("/"):
+            pytest.fail("it has none")
+
+    def test_what_was_killed_before_it_wrote_or_while_it_was_cleared(self, tmp_path: Path) -> None:
+        partial = tmp_path / "new.partial"
+        partial.mkdir()
+        with new_folder(tmp_path / "new"):
+            pass
+        (tmp_path / "other.partial" / "masks").mkdir(parents=True)
+        (tmp_path / "other.partial" / REPORT).write_text("")
+        kept = []
+
+        def killed(folder: Path, **_: Any) -> None:
+            kept.append((tmp_path / "other.partial" / REPORT).exists())
+            raise KeyboardInterrupt(folder)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("maskcube.formats.output.shutil.rmtree", killed)
+            with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "other"):
+                pytest.fail("it is not clear")
+        assert kept == [True]
+        with new_folder(tmp_path / "other"):
+            pass
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "other"]
+
+    @pytest.mark.parametrize("make", [new_folder, new_file])
     def test_one_process_writes_at_a_time(self, make: Any, tmp_path: Path) -> None:
         place = tmp_path / "out"
         with make(place), pytest.raises(StoreExists, match="another process"), make(place):
@@ -309,10 +407,40 @@ class TestPictures:
         with pytest.raises(ValueError, match=r"^is damaged"):
             png.decode(data[: len(data) // 2])
 
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+    def test_a_cut_one_of_any_kind(self, mode: str) -> None:
+        file = io.BytesIO()
+        Image.new(mode, (50, 50)).save(file, "PNG")
+        data = file.getvalue()
+        assert png.decode(data).shape[:2] == (50, 50)
+        for end in (data.index(b"IDAT") + 6, data.index(b"IEND") - 9):
+            with pytest.raises(ValueError, match=r"^is damaged"):
+                png.decode(data[:end] + b"\0" * 40)
+
+    @pytest.mark.parametrize(
+        "kind", [b"iCCP", b"gAMA", b"cHRM", b"tRNS", b"zTXt", b"acTL", b"fcTL"]
+    )
+    @pytest.mark.parametrize("size", [0, 1, 5])
+    def test_an_odd_chunk_behind_the_pixels(self, kind: bytes, size: int) -> None:
+        good = png.encode(np.zeros((2, 2), np.uint8))
+        body = kind + b"\0" * size
+        odd = size.to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+        try:
+            assert png.decode(good[:-12] + odd + good[-12:]).shape == (2, 2)
+        except ValueError as error:
+            assert str(error).startswith(("is damaged", "is no PNG"))  # noqa: PT017 - either will do
+
+    @pytest.mark.parametrize("side", [9_000, 10_000])
+    def test_a_large_one_is_refused_without_a_warning(self, side: int) -> None:
+        small = png.encode(np.zeros((2, 2), np.uint8))
+        body = b"IHDR" + side.to_bytes(4, "big") * 2 + small[24:29]
+        data = small[:12] + body + zlib.crc32(body).to_bytes(4, "big") + small[33:]
+        for ask in (png.decode, png.size_of):
+            with pytest.raises(ValueError, match="too many"):
+                ask(data)
+
     def test_an_endless_one(self) -> None:
         """100,000 x 100,000 pixels in a header; nothing is decoded."""
-        import zlib
-
         header = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
         data = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + header
         data += zlib.crc32(header).to_bytes(4, "big")
@@ -378,6 +506,33 @@ class TestMaskFiles:
         }
         files = MaskFiles(asked.__getitem__)
         assert [files.read(name) for name in asked] == [b"data", b"a", b"b"]
+
+    @pytest.mark.parametrize("given", [None, 5, [], io.BytesIO(b"a")])
+    def test_what_a_caller_gives_may_be_no_file(self, given: Any) -> None:
+        with pytest.raises(ValueError, match=r"^was not given: TypeError"):
+            MaskFiles(lambda _: given).read("a.png")
+
+    def test_a_caller_may_fail_as_it_likes(self) -> None:
+        class TooManyRequestsError(Exception):
+            pass
+
+        def ask(name: str) -> bytes:
+            raise TooManyRequestsError(name)
+
+        with pytest.raises(ValueError, match=r"^was not given: TooManyRequestsError: a\.png$"):
+            MaskFiles(ask).read("a.png")
+
+    def test_two_names_are_never_one_file(self, folder: Path) -> None:
+        files = MaskFiles(folder.parent, inside="masks")
+        assert files.read("masks/a.png") == b"a"
+        with pytest.raises(ValueError, match=r"as 'masks/a\.png' is"):
+            files.read("s3://bucket/a.png")
+        assert files.read("deep/b.png") == b"b"
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.png")
+        with pytest.raises(ValueError, match=r"^is no file$"):
+            MaskFiles(lambda _: tmp_path / "pipe.png").read("a.png")
 
 
 class TestReports:

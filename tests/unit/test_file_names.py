@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,22 @@ def test_a_name_that_looks_like_one_with_a_checksum() -> None:
     marked = file_names(["a/b"], "")["a/b"]
     found = file_names(["a/b", marked, marked.upper()], "")
     assert len({name.lower() for name in found.values()}) == 3
+
+
+def test_names_that_were_made_to_be_those_of_others() -> None:
+    names = ["../b", "b-95cd906910"]
+    for name in tuple(names):
+        checksum = hashlib.sha256(name.encode()).hexdigest()
+        names += [f"b-{checksum}", f"b-95cd906910-{checksum}", checksum, checksum[:10]]
+    found = file_names(names, ".png")
+    assert len({name.lower() for name in found.values()}) == len(names)
+    # A checksum of ten digits is that of another name too, which can be found in a second.
+    same = [f"{'x' * 120}{number}" for number in (1, 2)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("maskcube.formats.names._DIGITS", 0)
+        found = file_names(same, ".png")
+    assert len(set(found.values())) == 2
+    assert max(map(len, found.values())) <= 120
 
 
 @given(st.lists(st.text(max_size=12), unique=True), st.sampled_from(["", ".png"]))

@@ -23,7 +23,9 @@ from maskcube.errors import (
 )
 from maskcube.formats.nucleus import to_nucleus
 from maskcube.formats.nucleus_sdk import to_nucleus_sdk
+from maskcube.formats.nucleus_shapes import polygon_payloads
 from maskcube.formats.nucleus_source import from_nucleus, read_nucleus
+from maskcube.formats.record import Record
 
 AWKWARD = ["../x.jpg", "a/b", "A/B", "a.b.c.jpg", "CON", "$where", "crème\u2028brûlée", "日" * 300]
 
@@ -524,7 +526,7 @@ def test_a_resolver_gives_bytes_or_a_path_or_what_is_wrong(tmp_path: Path) -> No
         raise KeyError(url)
 
     (fault,) = read_nucleus(payload(*ALL), masks=get).faults
-    assert "'s3://b/a.png', which nobody gave (KeyError: 's3://b/a.png')" in fault
+    assert "'s3://b/a.png', which was not given: KeyError: 's3://b/a.png'" in fault
     assert asked == ["s3://b/a.png"]
 
 
@@ -660,3 +662,16 @@ def test_a_folder_with_a_broken_list_of_files_is_told(tmp_path: Path) -> None:
     (tmp_path / "out" / "masks.json").write_text('{"s3://b/a.jpg": "../../x.png"}')
     (fault,) = read_nucleus(tmp_path / "out").faults
     assert "is not in" in fault
+
+
+@pytest.mark.parametrize("kind", [float, str])
+def test_parts_stay_one_mask_where_integers_have_become_something_else(kind: type) -> None:
+    """Each part would be a mask of its own, where duplicates are allowed."""
+    mask = np.zeros((4, 5), np.uint8)
+    mask[0, 0] = mask[2:, 3] = 1
+    payloads = polygon_payloads(Record(image="a.jpg", noun="hand", instance=0), 7, mask)
+    for payload in payloads:
+        for key in ("mask", "n_parts"):
+            payload["metadata"][key] = kind(payload["metadata"][key])
+    (item,) = read_nucleus(payloads).items
+    np.testing.assert_array_equal(item.read(), mask)

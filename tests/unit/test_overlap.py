@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scenes import images_of, rows_of_text
 
 from maskcube import InvalidOption
@@ -129,3 +132,18 @@ def test_more_masks_than_an_image_was_thought_to_have() -> None:
     pixels[-1, 0, 0] = 1
     found = label_maps(images_of(pixels)["a.jpg"])
     assert found.maps[0].tolist() == [[70_000, 0]]
+
+
+def test_very_many_that_overlap_are_not_all_looked_for() -> None:
+    masks = images_of(np.ones((5_000, 1, 1), np.uint8))["a.jpg"]
+    seen = 0
+
+    def each() -> Iterator[NDArray[np.uint8]]:
+        nonlocal seen
+        for seen in range(len(masks)):  # noqa: B007 - how far it came
+            yield np.ones((1, 1), np.uint8)
+
+    masks.each = each  # type: ignore[method-assign, assignment]
+    with pytest.raises(InvalidOption, match="thing 0"):
+        label_maps(masks, "error")
+    assert seen < 100

@@ -183,12 +183,15 @@ def object_ids(records: Iterable[Record]) -> list[str]:
     ['hand-1', 'hand-1 (2)', 'hand-1 (3)']
     """
     given: dict[str, None] = {}
+    # Of many that are alike none is looked for among all of them again.
+    counts: dict[str, int] = {}
     for record in records:
         plain = record.noun if record.instance is None else f"{record.noun}-{record.instance}"
-        wanted, count = plain, 1
+        wanted, count = plain, counts.get(plain, 1)
         while wanted in given:
             count += 1
             wanted = f"{plain} ({count})"
+        counts[plain] = count
         given[wanted] = None
     return list(given)
 

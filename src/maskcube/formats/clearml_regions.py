@@ -23,6 +23,9 @@ __all__ = ["read_masks"]
 _TOGETHER = 64
 """Pictures that are looked at side by side."""
 
+_MOST_TOLD = 8
+"""Values without a label of a picture, each of which is told."""
+
 _KEPT = 16
 """Decoded pictures to keep: the masks of an image may be in many."""
 
@@ -132,9 +135,14 @@ def _masks_of(
         items.append(Item(record, seen.size, partial(_mask, decoded, values)))
     for labelled in job.labelled:
         named |= labelled.value.among(seen.values)
-    for number in seen.values[~named & (seen.values > 0)].tolist():
+    unnamed = seen.values[~named & (seen.values > 0)]
+    # A photograph has a million of them.
+    for number in unnamed[:_MOST_TOLD].tolist():
         value = Value(number, 0xFFFFFF)
         findings.lose(f"pixels of value {value}, which has no label, are left out", job.file.where)
+    if len(unnamed) > _MOST_TOLD:
+        told = "pixels of many more values, which have no label, are left out"
+        findings.lose(told, job.file.where)
     return items
 
 

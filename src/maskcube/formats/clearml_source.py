@@ -159,18 +159,7 @@ def mask_reader(source: FrameSource, masks: str | os.PathLike[str] | Resolver | 
             "masks=None: frames that are no file say not where masks are; give their folder, or a"
             " function from URI to path or bytes"
         )
-    beside, inside = MaskFiles(source.folder), MaskFiles(source.folder / MASKS)
-
-    def read(uri: str) -> bytes:
-        try:
-            return beside.read(uri)
-        except ValueError as error:
-            try:
-                return inside.read(uri)
-            except ValueError:
-                raise error from None
-
-    return read
+    return MaskFiles(source.folder, inside=MASKS).read
 
 
 def pixel_files(frames: Iterable[object], image: str, findings: Findings) -> Iterator[PixelFile]:

@@ -27,9 +27,12 @@ class MaskFiles:
     place : path or callable
         The folder where the mask files are, or a function that gives bytes or a path for the name
         of one.
+    inside : str
+        A folder in it in which is looked where nothing is found in `place` itself.
     """
 
-    def __init__(self, place: str | os.PathLike[str] | Resolver) -> None:
+    def __init__(self, place: str | os.PathLike[str] | Resolver, inside: str = "") -> None:
+        self._inside = inside
         self._place = place if callable(place) else Path(place).expanduser().absolute()
         self._names: dict[Path, str] = {}
 
@@ -42,8 +45,7 @@ class MaskFiles:
             When there is none, or it is too large; the message is half a sentence.
         """
         if not isinstance(self._place, Path):
-            found = self._place(name)
-            return found if isinstance(found, bytes) else read_file(Path(found))
+            return _given(self._place, name)
         path = self.find(name)
         if path is None:
             raise ValueError(f"is not in {self._place.resolve()}")
@@ -60,7 +62,8 @@ class MaskFiles:
         if not isinstance(self._place, Path):
             return None
         folder = self._place.resolve()
-        found = (_file_below(folder, relative) for relative in _candidates(name))
+        places = [folder, folder / self._inside] if self._inside else [folder]
+        found = (_file_below(each, relative) for each in places for relative in _candidates(name))
         path = next((path for path in found if path is not None), None)
         if path is not None and self._names.setdefault(path, name) != name:
             raise ValueError(f"would be {path}, as {self._names[path]!r:.200} is")
@@ -83,6 +86,9 @@ def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:
         When it cannot be read, or is too large; the message is half a sentence.
     """
     try:
+        # A pipe would be waited for.
+        if path.exists() and not path.is_file():
+            raise ValueError("is no file")
         with path.open("rb") as file:
             data = file.read(most + 1)
     except OSError as error:
@@ -90,6 +96,21 @@ def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:
     if len(data) > most:
         raise ValueError(f"is larger than {most // 2**20} MiB")
     return data
+
+
+def _given(resolver: Resolver, name: str) -> bytes:
+    """Return the bytes that a caller's function gives; whatever it raises is a fault of that file.
+
+    One file that cannot be had must not hide what is wrong with the others.
+    """
+    try:
+        found = resolver(name)
+        if isinstance(found, bytes | bytearray | memoryview):
+            return bytes(found)
+        path = Path(found)
+    except Exception as error:
+        raise ValueError(f"was not given: {type(error).__name__}: {error!s:.200}") from error
+    return read_file(path)
 
 
 def _candidates(name: str) -> list[PurePosixPath]:
@@ -115,7 +136,7 @@ def _file_below(folder: Path, relative: PurePosixPath) -> Path | None:
     try:
         path = (folder / relative).resolve()
         # A link may lead elsewhere.
-        return path if path.is_relative_to(folder) and path.is_file() else None
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
     except (OSError, RuntimeError):
         # A name may be longer than the system takes, and links may lead in a circle.
         return None

@@ -18,6 +18,9 @@ __all__ = ["FITS", "check_fit", "common_shape", "fitted", "fitted_record"]
 FITS = ("refuse", "pad", "resize")
 """What is done with masks of another size: see `fitted`."""
 
+_MOST_PIXELS = 2**28
+"""Of masks that are padded to hold the highest and the widest: 16,384 x 16,384."""
+
 Shape = tuple[int, int]
 """Height and width in pixels."""
 
@@ -43,7 +46,11 @@ def common_shape(sizes: Sequence[Shape], fit: str) -> tuple[Shape, list[str]]:
     counts = Counter(sizes)
     most = counts.most_common(1)[0][0]
     if fit == "pad":
-        return (max(height for height, _ in counts), max(width for _, width in counts)), []
+        height, width = (max(sides) for sides in zip(*counts, strict=True))
+        if height * width <= max(_MOST_PIXELS, *(h * w for h, w in counts)):
+            return (height, width), []
+        fault = f"masks would be padded to {height:,} x {width:,} pixels, which are too many"
+        return (height, width), [f"{fault}; fit='resize' scales them"]
     if fit == "resize" or len(counts) == 1:
         return most, []
     told = listed(f"{h} x {w}: {n:,} masks" for (h, w), n in counts.most_common())

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption
-from maskcube.formats.record import records_of
+from maskcube.formats.record import integer_of, number_of, records_of, text_of
 from maskcube.layout import DIMS, worker_count
 from maskcube.progress import mask_bar
 from maskcube.scan import check_masks, stored_rows
@@ -25,6 +25,9 @@ _Result = TypeVar("_Result")
 
 _BLOCK_MASKS = 32
 """Masks that are decoded together, however many an image has."""
+
+_TEXTS = ("image", "noun", "mask_file")
+_INTEGERS = ("instance", "localized", "mask_row")
 
 _DEFAULTS: dict[str, Any] = {"instance": 0, "score": np.nan, "localized": 1, "mask_file": ""}
 """Of coordinates that somebody has dropped."""
@@ -111,6 +114,8 @@ class MaskImages:
         self._masks = masks
         self._stored = stored_rows(masks)
         self.shape = masks.sizes[DIMS[1]], masks.sizes[DIMS[2]]
+        if not all(self.shape):
+            raise InvalidOption(f"masks have {self.shape} pixels (height, width): there are none")
         self.records = list(records_of(_columns(masks)))
         self.nouns = sorted({record.noun for record in self.records})
         rows: dict[str, list[int]] = {}
@@ -200,5 +205,26 @@ def _columns(masks: xr.DataArray) -> dict[str, NDArray[Any]]:
             values = np.arange(n_masks)
         else:
             values = np.full(n_masks, _DEFAULTS.get(name, np.nan), object)
-        found[name] = values
+        try:
+            found[name] = _checked(name, values)
+        except ValueError as error:
+            raise InvalidOption(f"of coordinate {name!r} masks have a value: {error}") from None
     return found
+
+
+def _checked(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return a coordinate as a store has it; somebody may have assigned another one."""
+    if name in _TEXTS:
+        for text in map(str, values.tolist()):
+            text_of(name, text, empty=True)
+        return values
+    kinds = "iub" if name in _INTEGERS else "iubf"
+    if values.dtype.kind not in kinds:
+        read = integer_of if name in _INTEGERS else number_of
+        known = [read(name, None if each != each else each) for each in values.tolist()]  # noqa: PLR0124 - NaN
+        if name in _INTEGERS:
+            return np.array(known, object)
+        values = np.array(known, np.float64)
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        raise ValueError(f"{name} must be a finite number, found inf")
+    return values

@@ -26,6 +26,12 @@ _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 """What Windows takes for a device, whatever the suffix."""
 
 _DIGITS = 10
+_MOST_DIGITS = 64
+
+_LOOKS_MARKED = re.compile(
+    rf"(.*-)?[0-9a-f]{{{_DIGITS}}}([0-9a-f]{{{_MOST_DIGITS - _DIGITS}}})?", re.IGNORECASE
+)
+"""A stem that could be that of another name with its checksum."""
 
 
 def file_names(names: Iterable[str], suffix: str) -> dict[str, str]:
@@ -33,7 +39,8 @@ def file_names(names: Iterable[str], suffix: str) -> dict[str, str]:
 
     A name of letters, digits, ``_`` and ``-`` stays as it is; the suffix of a picture goes. In
     others each run of other characters is one ``_``, and a checksum of the name follows; so it
-    does where names would be the same, or the same but for case.
+    does where names would be the same, or the same but for case, and where a name looks as if it
+    had a checksum: it may be that of another one.
 
     Parameters
     ----------
@@ -54,12 +61,11 @@ def file_names(names: Iterable[str], suffix: str) -> dict[str, str]:
         name: stem if counts[stem.lower()] == 1 and _is_plain(name, stem) else _marked(name, stem)
         for name, stem in plain.items()
     }
-    # A name that looks like one with a checksum is given one too.
+    # A short checksum can be that of two names, and somebody may have looked for these.
     counts = Counter(stem.lower() for stem in stems.values())
-    return {
-        name: f"{stem if counts[stem.lower()] == 1 else _marked(name, stem, 64)}{suffix}"
-        for name, stem in stems.items()
-    }
+    twice = [name for name, stem in stems.items() if counts[stem.lower()] > 1]
+    stems |= {name: _marked(name, plain[name], _MOST_DIGITS) for name in twice}
+    return {name: f"{stem}{suffix}" for name, stem in stems.items()}
 
 
 def stem_of(name: str) -> str:
@@ -72,9 +78,12 @@ def stem_of(name: str) -> str:
 def _is_plain(name: str, stem: str) -> bool:
     """Whether nothing but the suffix of a picture was taken away."""
     is_same = name == stem or (name.startswith(stem) and name[len(stem) :].lower() in _PICTURES)
-    return is_same and bool(stem) and stem.lower() not in _DEVICES
+    is_free = stem.lower() not in _DEVICES and not _LOOKS_MARKED.fullmatch(stem)
+    return is_same and bool(stem) and is_free
 
 
 def _marked(name: str, stem: str, digits: int = _DIGITS) -> str:
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
-    return f"{stem}-{digest}" if stem else digest
+    # However many digits there are, the file name is not longer.
+    kept = stem[: _MOST + _DIGITS - digits]
+    return f"{kept}-{digest}" if kept else digest

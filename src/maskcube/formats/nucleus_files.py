@@ -10,9 +10,6 @@ from maskcube.formats.files import MaskFiles, Resolver
 
 __all__ = ["MapFiles"]
 
-_FAILURES = (OSError, LookupError)
-"""What a resolver may raise of a map that it does not find."""
-
 
 class MapFiles:
     """The maps of annotations.
@@ -56,6 +53,3 @@ def _read(files: MaskFiles, name: str, url: str) -> bytes:
         return files.read(name)
     except ValueError as error:
         raise ValueError(f"has its mask at {url!r}, which {error}") from error
-    except _FAILURES as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"has its mask at {url!r}, which nobody gave ({reason})") from error

@@ -14,7 +14,7 @@ from maskcube.formats.collection import Item
 from maskcube.formats.nucleus_findings import NucleusFindings, metadata_of, record_of
 from maskcube.formats.nucleus_rows import BOX, Annotation, Row, annotations_of
 from maskcube.formats.nucleus_shapes import box_ring, fill_rings, vertices_of
-from maskcube.formats.record import Record
+from maskcube.formats.record import Record, integer_of
 
 __all__ = ["OutlineReader"]
 
@@ -71,16 +71,16 @@ class OutlineReader:
         ring = _ring(annotation)
         self._check_identity(record.image, annotation.fields.get("annotation_id"), place)
         self._findings.lose_metadata(metadata, place)
-        n_parts, mask = metadata.get("n_parts", 1), metadata.get("mask")
-        is_part = isinstance(n_parts, int) and n_parts > 1 and isinstance(mask, int)
+        # Others may have made floats or texts of our integers; a part is no mask for that.
+        n_parts, mask = (integer_of(key, metadata.get(key)) for key in ("n_parts", "mask"))
+        is_part = n_parts is not None and n_parts > 1 and mask is not None
+        n_all = n_parts if n_parts is not None and is_part else 1
         key = (record.image, record.noun, mask) if is_part else number
         if key not in self._shapes:
             size = self._size_of(annotation, metadata)
-            self._shapes[key] = _Outlined(
-                number, place, record, size, n_parts if is_part else 1, []
-            )
+            self._shapes[key] = _Outlined(number, place, record, size, n_all, [])
         shape = self._shapes[key]
-        if shape.record != record or shape.n_parts != (n_parts if is_part else 1):
+        if shape.record != record or shape.n_parts != n_all:
             raise ValueError(
                 f"is a part of the mask of {shape.place}, and says something else of it"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ __all__ = ["REPORT", "new_file", "new_folder", "to_json"]
 
 REPORT = "maskcube-export.json"
 """The report in a folder of an export; only a folder with one is ever replaced or deleted."""
+
+_GROUP = "zarr.json"
+"""What every folder of a store has, and that of each of its arrays."""
 
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What ends a line for some readers of JSON lines, and only stands in texts."""
@@ -44,18 +48,18 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     target = _target(path)
     partial = partial_path(target)
     with _locked(target):
-        if target.exists() and not (overwrite and _is_export(target)):
+        if os.path.lexists(target) and not (overwrite and _is_export(target)):
             raise _taken(target, overwrite=overwrite, what="no folder of an export")
-        if partial.is_symlink() or (partial.exists() and not _is_export(partial)):
+        if os.path.lexists(partial) and not (_is_export(partial) or _is_empty(partial)):
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
-        shutil.rmtree(partial, ignore_errors=True)
+        _clear(partial)
         partial.mkdir()
         try:
             (partial / REPORT).write_text(to_json({"generator": generator()}))
             yield partial
             _put_in_place(partial, target)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            _clear(partial)
 
 
 @contextmanager
@@ -79,9 +83,9 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     target = _target(path)
     partial = partial_path(target)
     with _locked(target):
-        if target.is_dir() or (target.exists() and not overwrite):
+        if os.path.lexists(target) and not (overwrite and _is_file(target)):
             raise _taken(target, overwrite=overwrite, what="no file")
-        if partial.is_symlink() or partial.is_dir():
+        if os.path.lexists(partial) and not _is_file(partial):
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
         try:
             with partial.open("w", encoding="utf-8", newline="\n") as file:
@@ -100,6 +104,13 @@ def _target(path: str | Path) -> Path:
     found = folder_path(path)
     if found is None:
         raise InvalidOption(f"an export goes into a folder of this machine, not to {str(path)!r}")
+    if not found.name:
+        raise InvalidOption(f"{str(path)!r} is no name for an export")
+    # What is not of a store is in its way there, and must not replace what is.
+    place = Path(os.path.realpath(found.parent)) / found.name
+    groups = [folder for folder in place.parents if (folder / _GROUP).is_file()]
+    if groups:
+        raise InvalidOption(f"{str(path)!r} is inside of {groups[0]}, a Zarr group: choose another")
     return found
 
 
@@ -118,6 +129,28 @@ def _is_export(folder: Path) -> bool:
     return not folder.is_symlink() and (folder / REPORT).is_file()
 
 
+def _is_empty(folder: Path) -> bool:
+    """Whether it is a folder that an export has made, and not begun to fill."""
+    return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file itself: no link, no device and no pipe."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _clear(folder: Path) -> None:
+    """Delete an unfinished export; what says that it is one goes last, should this be killed."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != REPORT:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _taken(target: Path, *, overwrite: bool, what: str) -> StoreExists:
     if overwrite:
         return StoreExists(f"{target} is {what}, and is not replaced: delete it, or choose another")
@@ -129,5 +162,5 @@ def _put_in_place(partial: Path, target: Path) -> None:
         partial.rename(target)
     elif not exchange(partial, target):
         # A system that cannot exchange two folders: for a moment there is none.
-        shutil.rmtree(target)
+        _clear(target)
         partial.rename(target)

@@ -16,6 +16,9 @@ __all__ = ["OVERLAPS", "LabelMaps", "check_overlap", "label_maps"]
 OVERLAPS = ("smallest", "score", "order", "error", "layers")
 """What is on top where masks overlap: see `label_maps`."""
 
+_MOST_PAIRS = 1_000
+"""Of masks that overlap: when there are more, no further ones are looked for."""
+
 LabelMap = NDArray[np.uint16] | NDArray[np.uint32]
 
 
@@ -160,6 +163,9 @@ def _refuse_overlaps(masks: ImageMasks, teams: list[int]) -> None:
         there = mask.view(np.bool_)
         below = {number - 1 for each in maps for number in np.unique(each[there]).tolist()} - {-1}
         pairs |= {(other, position) for other in below if teams[other] != teams[position]}
+        if len(pairs) > _MOST_PAIRS:
+            # All on top of each other, each next one takes longer, and few of them are named.
+            break
         # What this one covers must be found below it by the next ones too.
         for each in maps:
             if not each[there].any():

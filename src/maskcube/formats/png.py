@@ -20,13 +20,19 @@ __all__ = ["colours", "decode", "encode", "greys", "palette_of", "size_of"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+_SIZE = slice(16, 24)
+"""Where a PNG has width and height."""
+
 _LEVEL = 1
 """A mask of 1,000 x 1,000 pixels takes 1.5 ms and 7 kB; at level 6, 4 ms and 2 kB."""
 
 _MOST_PIXELS = 2**26
 """Of a picture that is read; Pillow warns of larger ones."""
 
-_KEPT = {"P", "L", "RGB", "RGBA", "I;16"}
+_KEPT = {"1", "P", "L", "LA", "PA", "RGB", "RGBA", "I;16"}
+
+_DAMAGES = (OSError, ValueError, SyntaxError, LookupError, TypeError, struct.error, MemoryError)
+"""What Pillow raises of pictures that are damaged, here or there."""
 
 
 def encode(pixels: NDArray[np.uint8], level: int = _LEVEL) -> bytes:
@@ -76,17 +82,16 @@ def decode(data: bytes) -> NDArray[Any]:
         When Pillow is not installed.
     """
     with _opened(data) as image:
-        if image.mode == "1":
-            bits: NDArray[Any] = np.asarray(image).astype(np.uint8)
-            return bits
-        if image.mode in ("LA", "PA"):
-            image = image.convert("RGBA")  # noqa: PLW2901 - the same picture
         if image.mode not in _KEPT:
             raise ValueError(f"is a picture of mode {image.mode}, which is no map")
         try:
-            return np.array(image)
-        except (OSError, ValueError, SyntaxError, MemoryError) as error:
+            image.load()
+        except _DAMAGES as error:
             raise ValueError(f"is damaged: {error}") from None
+        if image.mode == "1":
+            bits: NDArray[Any] = np.asarray(image).astype(np.uint8)
+            return bits
+        return np.array(image.convert("RGBA") if image.mode in ("LA", "PA") else image)
 
 
 def palette_of(data: bytes) -> NDArray[np.uint8] | None:
@@ -133,13 +138,21 @@ def colours(pixels: NDArray[Any]) -> NDArray[np.uint32]:
 
 def _opened(data: bytes) -> Any:  # noqa: ANN401 - Pillow is an optional library
     pillow = _pillow()
+    # Here and not by Pillow, which only warns of what is large.
+    if data.startswith(_SIGNATURE) and data[12:16] == b"IHDR" and len(data) >= _SIZE.stop:
+        _check_size(*struct.unpack(">2I", data[_SIZE]))
     try:
         image = pillow.open(io.BytesIO(data), formats=("PNG",))
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError):
+    except (*_DAMAGES, pillow.DecompressionBombError):
         raise ValueError("is no PNG") from None
-    if image.width * image.height > _MOST_PIXELS:
-        raise ValueError(f"has {image.height:,} x {image.width:,} pixels, which are too many")
+    # There may be a second header.
+    _check_size(image.width, image.height)
     return image
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"has {height:,} x {width:,} pixels, which are too many")
 
 
 def _pillow() -> Any:  # noqa: ANN401 - Pillow is an optional library
