@@ -19,6 +19,8 @@ __all__ = ["REPORT", "new_file", "new_folder", "to_json"]
 REPORT = "maskcube-export.json"
 """The report in a folder of an export; only a folder with one is ever replaced or deleted."""
 
+_HEAD_BYTES = 64
+
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What ends a line for some readers of JSON lines, and only stands in texts."""
 
@@ -45,7 +47,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     partial = partial_path(target)
     with _locked(target):
         if target.exists() and not (overwrite and _is_export(target)):
-            raise _taken(target, overwrite=overwrite, what="no folder of an export")
+            raise _taken(target, "no folder of an export", is_ours=_is_export(target))
         if partial.is_symlink() or (partial.exists() and not _is_export(partial)):
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
         shutil.rmtree(partial, ignore_errors=True)
@@ -67,7 +69,7 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     path : str or pathlib.Path
         What it will be called, on this machine.
     overwrite : bool
-        Replace a file that is there.
+        Replace a JSON that is there.
 
     Raises
     ------
@@ -79,8 +81,8 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     target = _target(path)
     partial = partial_path(target)
     with _locked(target):
-        if target.is_dir() or (target.exists() and not overwrite):
-            raise _taken(target, overwrite=overwrite, what="no file")
+        if target.exists() and not (overwrite and _is_json(target)):
+            raise _taken(target, "no JSON", is_ours=_is_json(target))
         if partial.is_symlink() or partial.is_dir():
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
         try:
@@ -99,7 +101,7 @@ def to_json(value: object) -> str:
 def _target(path: str | Path) -> Path:
     found = folder_path(path)
     if found is None:
-        raise InvalidOption(f"an export goes into a folder of this machine, not to {str(path)!r}")
+        raise InvalidOption(f"an export is written on this machine, not to {str(path)!r}")
     return found
 
 
@@ -118,8 +120,16 @@ def _is_export(folder: Path) -> bool:
     return not folder.is_symlink() and (folder / REPORT).is_file()
 
 
-def _taken(target: Path, *, overwrite: bool, what: str) -> StoreExists:
-    if overwrite:
+def _is_json(file: Path) -> bool:
+    """Whether a file looks like one that an export wrote: scripts and data do not."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(_HEAD_BYTES).lstrip()[:1] in (b"", b"{", b"[")
+
+
+def _taken(target: Path, what: str, *, is_ours: bool) -> StoreExists:
+    if not is_ours:
         return StoreExists(f"{target} is {what}, and is not replaced: delete it, or choose another")
     return StoreExists(f"{target} exists; overwrite=True would replace it")
 
