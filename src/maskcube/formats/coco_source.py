@@ -26,6 +26,7 @@ from maskcube.formats.coco_file import (
 )
 from maskcube.formats.coco_mask import checked_mask
 from maskcube.formats.collection import Collection, Item
+from maskcube.formats.files import source_path
 from maskcube.formats.intake import store_collection
 from maskcube.formats.record import BOX, Record, number_of
 from maskcube.objects import StoreLike
@@ -124,7 +125,7 @@ def read_coco(
     """
     _check_option("crowd", crowd, _CROWD)
     _check_option("without_mask", without_mask, _WITHOUT_MASK)
-    path, faults = Path(source).expanduser().absolute(), Faults()
+    path, faults = source_path(source), Faults()
     document = read_json(path)
     files, labels_of = [path], document
     if isinstance(document, list):
@@ -132,7 +133,7 @@ def read_coco(
             raise SourceError(
                 str(path), ["has results: give the file of their images as annotations=..."]
             )
-        files.append(Path(annotations).expanduser().absolute())
+        files.append(source_path(annotations))
         labels_of = read_json(files[-1])
     elif annotations is not None:
         raise InvalidOption(f"annotations={annotations!r}: {path.name} has images of its own")
