@@ -35,7 +35,7 @@ from maskcube.formats.images import MaskImages
 from maskcube.formats.intake import store_collection
 from maskcube.formats.names import file_names
 from maskcube.formats.output import new_folder, to_json
-from maskcube.formats.overlap import check_overlap
+from maskcube.formats.overlap import check_overlap, check_share
 from maskcube.formats.report import ExportReport, Tally
 from maskcube.objects import StoreLike
 from maskcube.report import ConversionReport
@@ -125,6 +125,7 @@ def to_clearml(
     {'value': [0, 0, 0], 'labels': ['background']}
     """
     check_overlap(overlap, layers=True)
+    check_share(min_visible)
     several = overlap == "layers"
     places = Places(mask_uri, source_uri)
     places.check(several=several)

@@ -212,6 +212,8 @@ class _Reading:
     def _item(self, entry: object) -> Item | None:
         if not isinstance(entry, dict):
             raise ValueError("is no object")  # noqa: TRY004 - told with all faults
+        if "segments_info" in entry:
+            raise ValueError("is one of COCO panoptic: from_panoptic reads it")
         image_id = id_of(entry, "image_id", self._labels.images)
         category_id = id_of(entry, "category_id", self._labels.categories)
         image, noun = self._labels.images[image_id], self._labels.categories[category_id]
@@ -222,15 +224,13 @@ class _Reading:
         if is_crowd and self._crowd == "skip":
             return None
         if not entry.get("segmentation"):
-            self._refuse(entry)
+            self._refuse()
             return None
         self._images[image_id] = self._categories[category_id] = None
         size, read = checked_mask(entry["segmentation"], image.size)
         return Item(Record.of(image.name, noun, _properties(entry)), size, read)
 
-    def _refuse(self, entry: dict[str, Any]) -> None:
-        if "segments_info" in entry:
-            raise ValueError("is one of COCO panoptic")
+    def _refuse(self) -> None:
         if self._without_mask == "refuse":
             raise ValueError("has no segmentation; without_mask='skip' leaves such out")
         self._n_without += 1

@@ -249,7 +249,10 @@ class _Reader:
     def _take(self, row: Row, place: str, annotation: Annotation, *, is_alone: bool) -> None:
         self.n_annotations += 1
         if annotation.kind not in self._types:
-            what = f"annotations of type {annotation.kind[:60]!r} are no masks"
+            kind = repr(annotation.kind[:60])
+            what = f"annotations of type {kind} are no masks"
+            if annotation.kind in _TYPES:
+                what = f"annotations of type {kind} are left out; types=[{kind}] reads them"
             self._findings.lose(what, place)
         elif annotation.kind == MASK:
             self._maps.add(self.n_annotations, place, annotation)

@@ -19,7 +19,7 @@ from maskcube.errors import InvalidOption
 from maskcube.formats.images import ImageMasks, MaskImages
 from maskcube.formats.names import file_names
 from maskcube.formats.output import new_folder
-from maskcube.formats.overlap import LabelMaps, check_overlap, label_maps
+from maskcube.formats.overlap import LabelMaps, check_overlap, check_share, label_maps
 from maskcube.formats.report import ExportReport, Tally
 
 __all__ = ["to_ome_zarr"]
@@ -105,6 +105,7 @@ def to_ome_zarr(
     import zarr
 
     check_overlap(overlap, layers=True)
+    check_share(min_visible)
     images = MaskImages(masks)
     n_levels = _level_count(levels, images.shape)
     names = file_names(images.names, ".zarr")

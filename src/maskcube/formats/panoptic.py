@@ -23,7 +23,7 @@ from maskcube.formats.images import ImageMasks, MaskImages
 from maskcube.formats.intake import store_collection
 from maskcube.formats.names import file_names
 from maskcube.formats.output import new_folder, to_json
-from maskcube.formats.overlap import check_overlap, label_maps
+from maskcube.formats.overlap import check_overlap, check_share, label_maps
 from maskcube.formats.panoptic_source import JSON_NAME, read_panoptic
 from maskcube.formats.png import encode
 from maskcube.formats.report import ExportReport, Tally
@@ -95,6 +95,7 @@ def to_panoptic(
     ('smallest', True)
     """
     check_overlap(overlap, why="COCO panoptic has one of each")
+    check_share(min_visible)
     images = MaskImages(masks)
     stuff = _checked_stuff(stuff, images.nouns)
     names = file_names(images.names, ".png")
