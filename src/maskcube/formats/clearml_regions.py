@@ -79,7 +79,10 @@ def read_masks(
         if file.regions or labelled:
             jobs.append(_Job(file, labelled, background))
         else:
-            notes.lose("masks without a label for any value are left out", file.where)
+            notes.lose(
+                "masks without labels of any value are left out; see labels= or from_clearml_alpha",
+                file.where,
+            )
     items: list[Item] = []
     for start in range(0, len(jobs), _TOGETHER):
         some = jobs[start : start + _TOGETHER]
