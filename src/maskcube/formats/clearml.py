@@ -72,7 +72,7 @@ def to_clearml(
     Parameters
     ----------
     masks : xarray.DataArray
-        (mask, y, x), of `open_masks`, selected from or not.
+        (mask, y, x) uint8 or bool, 0 and 1, of `open_masks`, selected from or not.
     out : path-like
         The folder to write.
     overlap : str, default "smallest"
@@ -265,13 +265,13 @@ def from_clearml(
     Parameters
     ----------
     source, masks, labels, image, background
-        As for `read_clearml`.
+        As for `maskcube.formats.clearml.read_clearml`.
     store : path, URL or zarr Store
         The target.
     **options
-        As for `store_collection`: ``fit`` and ``shape`` for masks of several sizes, ``overwrite``,
-        ``allow_duplicates``, ``workers``, ``memory``, ``progress``, ``storage_options``,
-        ``license``.
+        As for `maskcube.formats.intake.store_collection`: ``fit`` and ``shape``
+        for masks of several sizes, ``overwrite``, ``allow_duplicates``, ``workers``, ``memory``,
+        ``progress``, ``storage_options``, ``license``.
 
     Returns
     -------

@@ -91,6 +91,8 @@ def to_coco(
         When these are no masks, or an argument has no meaning.
     MissingDependency
         When polygons are wanted and pycocotools is not installed.
+    CorruptMask
+        When a mask is missing or damaged.
 
     Examples
     --------

@@ -64,6 +64,8 @@ def to_coco_results(
         When `annotations` does not have an image or a noun.
     InvalidOption
         When these are no masks, or `score` is no number.
+    CorruptMask
+        When a mask is missing or damaged.
 
     Examples
     --------

@@ -52,11 +52,13 @@ def from_coco(
     Parameters
     ----------
     source, annotations, crowd, without_mask
-        As for `read_coco`.
+        As for `maskcube.formats.coco_source.read_coco`.
     store : path, URL or zarr Store
         The target.
     **options
-        As for `store_collection`: ``fit``, ``shape``, ``overwrite``, ``allow_duplicates`` and more.
+        As for `maskcube.formats.intake.store_collection`: ``fit`` and ``shape``
+        for masks of several sizes, ``overwrite``, ``allow_duplicates``, ``workers``, ``memory``,
+        ``progress``, ``storage_options``, ``license``.
 
     Returns
     -------
@@ -67,8 +69,12 @@ def from_coco(
     ------
     SourceError
         With every fault of the file; nothing is written then.
+    SourceNotFound
+        When there is none; it is a ``FileNotFoundError``.
     StoreExists
         When something is at the target.
+    InvalidOption
+        When an argument has no meaning.
     MissingDependency
         When there are polygons and pycocotools is not installed.
 

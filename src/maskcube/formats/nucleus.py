@@ -70,7 +70,7 @@ def to_nucleus(
     Parameters
     ----------
     masks : xarray.DataArray
-        (mask, y, x), of `open_masks`, selected from or not.
+        (mask, y, x) uint8 or bool, 0 and 1, of `open_masks`, selected from or not.
     out : path
         The folder to make.
     kind : {"panoptic", "instance", "semantic"}, default "panoptic"

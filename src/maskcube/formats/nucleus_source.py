@@ -135,11 +135,18 @@ def from_nucleus(
     Parameters
     ----------
     source, masks, types, size
-        As in `read_nucleus`.
+        As in `maskcube.formats.nucleus_source.read_nucleus`.
     store : path, URL or zarr Store
         The store to make.
     **options
-        As in `store_collection`: ``fit``, ``shape``, ``overwrite``, ``allow_duplicates``, ...
+        As for `maskcube.formats.intake.store_collection`: ``fit`` and ``shape``
+        for masks of several sizes, ``overwrite``, ``allow_duplicates``, ``workers``, ``memory``,
+        ``progress``, ``storage_options``, ``license``.
+
+    Returns
+    -------
+    ConversionReport
+        Counts, sizes and time.
 
     Raises
     ------

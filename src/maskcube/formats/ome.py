@@ -62,7 +62,7 @@ def to_ome_zarr(
     Parameters
     ----------
     masks : xarray.DataArray
-        (mask, y, x), of `open_masks`, selected from or not.
+        (mask, y, x) uint8 or bool, 0 and 1, of `open_masks`, selected from or not.
     out : path
         The folder that will be written.
     overlap : str
@@ -89,6 +89,8 @@ def to_ome_zarr(
         When an argument has no meaning, or masks overlap and must not.
     StoreExists
         When something is at `out`.
+    CorruptMask
+        When a mask is missing or damaged.
 
     Examples
     --------
