@@ -227,7 +227,7 @@ def test_the_first_example_of_2023_names_the_mask_as_label() -> None:
     assert found.faults == []
     (lost,) = found.lost
     assert lost.startswith(
-        "masks without labels of any value are left out; see labels= or from_clearml_alpha: in "
+        "masks without a label are left out; see labels= or from_clearml_alpha: in "
     )
     assert lost.endswith("frame 0 ('car_1'), mask 'seg_instance'")
 

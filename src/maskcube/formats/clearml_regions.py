@@ -80,7 +80,7 @@ def read_masks(
             jobs.append(_Job(file, labelled, background))
         else:
             notes.lose(
-                "masks without labels of any value are left out; see labels= or from_clearml_alpha",
+                "masks without a label are left out; see labels= or from_clearml_alpha",
                 file.where,
             )
     items: list[Item] = []
