@@ -246,6 +246,10 @@ main.add_command(exports)
 main.add_command(imports)
 
 
+_VALUED = r"\b(fit|geometry|overlap|without_mask)='(\w+)'"
+"""Keywords of the formats whose values are words."""
+
+
 def _as_options(message: str) -> str:
     """Name Python's keywords as the options of the command line.
 
@@ -253,10 +257,16 @@ def _as_options(message: str) -> str:
     --------
     >>> _as_options("masks.zarr exists; overwrite=True would replace it")
     'masks.zarr exists; --overwrite would replace it'
+    >>> _as_options("masks have several sizes; fit='pad' adds background")
+    'masks have several sizes; --fit pad adds background'
     """
     keywords = r"\b(overwrite|normalize|allow_duplicates|repair)=True"
     message = re.sub(keywords, lambda found: f"--{found[1].replace('_', '-')}", message)
+    message = re.sub(_VALUED, lambda found: f"--{found[1].replace('_', '-')} {found[2]}", message)
     message = re.sub(r"storage_options=\{'(\w+)': '...'\}", r"--storage-option \1=...", message)
+    message = re.sub(r"types=\['(\w+)'\]", r"--type \1", message)
+    message = message.replace("annotations=...", "--annotations ...")
+    message = re.sub(r"size=\(height, width\)", "--size HEIGHT WIDTH", message)
     return message.replace("anon=False", "--storage-option anon=false")
 
 

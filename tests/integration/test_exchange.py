@@ -137,6 +137,16 @@ class TestEveryExport:
         assert {path.name for path in (tmp_path / "deep").iterdir()} == {"out"}
 
 
+@pytest.mark.parametrize("name", ["clearml", "clearml_alpha", "coco", "nucleus", "panoptic"])
+def test_a_url_is_not_read(name: str, tmp_path: Path) -> None:
+    for source in ("s3://bucket/a.json", "https://example.org/a.json"):
+        with pytest.raises(
+            InvalidOption, match=f"files and folders of this machine, not '{source}'"
+        ):
+            getattr(formats, f"from_{name}")(source, tmp_path / "store.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", sorted({kind for kind, _ in LOSSLESS.values()} | {"panoptic"}))
 def test_hostile_names_come_back(name: str, tmp_path: Path) -> None:
     names = HOSTILE

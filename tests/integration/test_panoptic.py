@@ -476,7 +476,7 @@ def test_pictures_from_a_function(tmp_path: Path) -> None:
 
 
 def test_no_json_or_several(tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFound, match="does not exist"):
+    with pytest.raises(SourceNotFound, match="there is no such file or folder"):
         read_panoptic(tmp_path / "nowhere.json")
     with pytest.raises(SourceNotFound, match=r"has no panoptic\.json"):
         read_panoptic(tmp_path)

@@ -227,7 +227,9 @@ def test_the_first_example_of_2023_names_the_mask_as_label() -> None:
     assert pixels_of(found) == [where(1), where(2), where(3)]
     assert found.faults == []
     (lost,) = found.lost
-    assert lost.startswith("masks without a label for any value are left out: in ")
+    assert lost.startswith(
+        "masks without a label are left out; see labels= or from_clearml_alpha: in "
+    )
     assert lost.endswith("frame 0 ('car_1'), mask 'seg_instance'")
 
 
@@ -549,7 +551,7 @@ def test_masks_with_pixel_values_are_no_alpha_masks() -> None:
     one = frame(roi(["hand"], "seg", [1, 1, 1]))
     found = read_clearml_alpha([one], masks=lambda _: png(CLASSES))
     assert len(found.items) == 0
-    assert "see read_clearml" in found.lost[0]
+    assert "from_clearml reads them" in found.lost[0]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_more_classes_than_values_are_numbered_in_each_image(tmp_path: Path) -> 
     [
         ({"overlap": "layers"}, "an item of Nucleus has one; geometry='polygon'"),
         ({"overlap": "largest"}, "overlap='largest'"),
-        ({"kind": "things"}, "kind='things': must be one of"),
+        ({"kind": "things"}, "kind='things': give one of"),
         ({"geometry": "line"}, "geometry='line'"),
         ({"geometry": "box", "mask_url": "s3://b/{file}"}, "a box has no mask"),
         ({"min_visible": float("nan")}, "min_visible=nan"),
@@ -478,7 +478,7 @@ def test_boxes_are_masks_when_that_is_asked() -> None:
     geometry = {"x": 0.6, "y": 0, "width": 2, "height": 1}
     box = {"type": "box", "label": "a", "reference_id": "a.jpg", "geometry": geometry}
     (fault,) = read_nucleus([box], size=(2, 4)).faults
-    assert "no masks among its 1 annotations (annotations of type 'box' are no masks" in fault
+    assert "no masks among its 1 annotations (annotations of type 'box' are left out" in fault
     (item,) = read_nucleus([box], size=(2, 4), types=["box"]).items
     assert item.read().tolist() == [[0, 1, 1, 0], [0, 0, 0, 0]]
 

@@ -36,7 +36,7 @@ from maskcube.formats.images import MaskImages
 from maskcube.formats.intake import store_collection
 from maskcube.formats.names import file_names
 from maskcube.formats.output import new_folder, to_json
-from maskcube.formats.overlap import check_overlap
+from maskcube.formats.overlap import check_overlap, check_share
 from maskcube.formats.report import ExportReport, Tally
 from maskcube.objects import StoreLike
 from maskcube.report import ConversionReport
@@ -73,7 +73,7 @@ def to_clearml(
     Parameters
     ----------
     masks : xarray.DataArray
-        (mask, y, x), of `open_masks`, selected from or not.
+        (mask, y, x) uint8 or bool, 0 and 1, of `open_masks`, selected from or not.
     out : path-like
         The folder to write.
     overlap : str, default "smallest"
@@ -126,6 +126,7 @@ def to_clearml(
     {'value': [0, 0, 0], 'labels': ['background']}
     """
     check_overlap(overlap, layers=True)
+    check_share(min_visible)
     several = overlap == "layers"
     places = Places(mask_uri, source_uri)
     places.check(several=several)
@@ -267,13 +268,13 @@ def from_clearml(
     Parameters
     ----------
     source, masks, labels, image, background
-        As for `read_clearml`.
+        As for `maskcube.formats.clearml.read_clearml`.
     store : path, URL or zarr Store
         The target.
     **options
-        As for `store_collection`: ``fit`` and ``shape`` for masks of several sizes, ``overwrite``,
-        ``allow_duplicates``, ``workers``, ``memory``, ``progress``, ``storage_options``,
-        ``license``.
+        As for `maskcube.formats.intake.store_collection`: ``fit`` and ``shape``
+        for masks of several sizes, ``overwrite``, ``allow_duplicates``, ``workers``, ``memory``,
+        ``progress``, ``storage_options``, ``license``.
 
     Returns
     -------

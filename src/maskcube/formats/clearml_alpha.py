@@ -82,7 +82,7 @@ def to_clearml_alpha(
     Parameters
     ----------
     masks : xarray.DataArray
-        (mask, y, x), of `open_masks`, selected from or not.
+        (mask, y, x) uint8 or bool, 0 and 1, of `open_masks`, selected from or not.
     out : path-like
         The folder to write.
     alpha : int, default 255
@@ -221,7 +221,7 @@ def from_clearml_alpha(
     Parameters
     ----------
     source, masks, threshold, image
-        As for `read_clearml_alpha`.
+        As for `maskcube.formats.clearml_alpha.read_clearml_alpha`.
     store : path, URL or zarr Store
         The target.
     **options
@@ -291,7 +291,7 @@ def _is_pixel_mask(file: PixelFile, findings: Findings) -> bool:
     """Whether the values of a mask are those of regions."""
     if file.regions:
         findings.lose(
-            "masks whose values stand for labels are left out; see read_clearml", file.where
+            "masks whose values stand for labels are left out; from_clearml reads them", file.where
         )
     return bool(file.regions)
 

@@ -83,7 +83,8 @@ def read_masks(
         if file.regions or labelled:
             jobs.append(_Job(file, labelled, background))
         else:
-            findings.lose("masks without a label for any value are left out", file.where)
+            told = "masks without a label are left out; see labels= or from_clearml_alpha"
+            findings.lose(told, file.where)
     items: list[Item] = []
     for start in range(0, len(jobs), _TOGETHER):
         some = jobs[start : start + _TOGETHER]

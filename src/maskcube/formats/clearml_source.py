@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
 from maskcube.formats.clearml_frames import FRAMES, IMAGE_NAME, LABELS, LEGEND, MASKS
 from maskcube.formats.clearml_values import Value, labels_of, value_of
-from maskcube.formats.files import MaskFiles, Resolver, read_file
+from maskcube.formats.files import MaskFiles, Resolver, read_file, source_path
 from maskcube.formats.findings import Findings
 from maskcube.formats.record import text_of
 
@@ -84,7 +84,7 @@ class FrameSource:
         self.folder: Path | None = None
         self.labels: object = None
         if isinstance(source, str | os.PathLike):
-            self._open(Path(source).expanduser().absolute())
+            self._open(source_path(source))
             return
         if not isinstance(source, Iterable):
             raise InvalidOption(f"source={source!r}: give a folder, a JSON file, or frames")

@@ -74,7 +74,7 @@ def to_coco(
     supercategories : mapping of str to str, optional
         The supercategory of nouns; that of others is "object".
     overwrite : bool
-        Replace a file that is there.
+        Replace a JSON that is there; a file of another kind is never replaced.
     progress : bool
         Show a progress bar on stderr.
 
@@ -86,11 +86,13 @@ def to_coco(
     Raises
     ------
     StoreExists
-        When there is a file, and `overwrite` is not set.
+        When there is a file, and `overwrite` is not set or it is no JSON.
     InvalidOption
         When these are no masks, or an argument has no meaning.
     MissingDependency
         When polygons are wanted and pycocotools is not installed.
+    CorruptMask
+        When a mask is missing or damaged.
 
     Examples
     --------

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from maskcube.errors import SourceError, SourceNotFound, listed
 from maskcube.formats.coco_mask import Size, packed, size_of
+from maskcube.formats.files import source_path
 from maskcube.formats.record import text_of
 
 __all__ = [
@@ -73,7 +74,7 @@ def coco_labels(source: str | Path) -> CocoLabels:
     SourceNotFound
         When there is no such file.
     """
-    path, faults = Path(source).expanduser().absolute(), Faults()
+    path, faults = source_path(source), Faults()
     labels = labels_in(read_json(path), path, faults)
     names = [image.name for image in labels.images.values()]
     for of, found in (("images", names), ("categories", list(labels.categories.values()))):
@@ -95,7 +96,9 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever a JSON holds
         When it is no JSON, or too large.
     """
     if not path.is_file():
-        raise SourceNotFound(str(path), ["there is no such file"])
+        raise SourceNotFound(
+            str(path), ["is a folder: give the JSON" if path.is_dir() else "there is no such file"]
+        )
     if path.stat().st_size > _MOST_BYTES:
         raise SourceError(str(path), [f"is larger than {_MOST_BYTES // 2**30} GiB"])
     try:

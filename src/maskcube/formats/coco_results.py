@@ -59,11 +59,13 @@ def to_coco_results(
     Raises
     ------
     StoreExists
-        When there is a file, and `overwrite` is not set.
+        When there is a file, and `overwrite` is not set or it is no JSON.
     SourceError
         When `annotations` does not have an image or a noun.
     InvalidOption
         When these are no masks, or `score` is no number.
+    CorruptMask
+        When a mask is missing or damaged.
 
     Examples
     --------

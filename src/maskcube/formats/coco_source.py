@@ -26,6 +26,7 @@ from maskcube.formats.coco_file import (
 )
 from maskcube.formats.coco_mask import checked_mask
 from maskcube.formats.collection import Collection, Item
+from maskcube.formats.files import source_path
 from maskcube.formats.intake import store_collection
 from maskcube.formats.record import BOX, Record, number_of
 from maskcube.objects import StoreLike
@@ -51,11 +52,13 @@ def from_coco(
     Parameters
     ----------
     source, annotations, crowd, without_mask
-        As for `read_coco`.
+        As for `maskcube.formats.coco_source.read_coco`.
     store : path, URL or zarr Store
         The target.
     **options
-        As for `store_collection`: ``fit``, ``shape``, ``overwrite``, ``allow_duplicates`` and more.
+        As for `maskcube.formats.intake.store_collection`: ``fit`` and ``shape``
+        for masks of several sizes, ``overwrite``, ``allow_duplicates``, ``workers``, ``memory``,
+        ``progress``, ``storage_options``, ``license``.
 
     Returns
     -------
@@ -66,8 +69,12 @@ def from_coco(
     ------
     SourceError
         With every fault of the file; nothing is written then.
+    SourceNotFound
+        When there is none; it is a ``FileNotFoundError``.
     StoreExists
         When something is at the target.
+    InvalidOption
+        When an argument has no meaning.
     MissingDependency
         When there are polygons and pycocotools is not installed.
 
@@ -124,7 +131,7 @@ def read_coco(
     """
     _check_option("crowd", crowd, _CROWD)
     _check_option("without_mask", without_mask, _WITHOUT_MASK)
-    path, faults = Path(source).expanduser().absolute(), Faults()
+    path, faults = source_path(source), Faults()
     document = read_json(path)
     files, labels_of = [path], document
     if isinstance(document, list):
@@ -132,7 +139,7 @@ def read_coco(
             raise SourceError(
                 str(path), ["has results: give the file of their images as annotations=..."]
             )
-        files.append(Path(annotations).expanduser().absolute())
+        files.append(source_path(annotations))
         labels_of = read_json(files[-1])
     elif annotations is not None:
         raise InvalidOption(f"annotations={annotations!r}: {path.name} has images of its own")
@@ -211,6 +218,8 @@ class _Reading:
     def _item(self, entry: object) -> Item | None:
         if not isinstance(entry, dict):
             raise ValueError("is no object")  # noqa: TRY004 - told with all faults
+        if "segments_info" in entry:
+            raise ValueError("is one of COCO panoptic: from_panoptic reads it")
         image_id = id_of(entry, "image_id", self._labels.images)
         category_id = id_of(entry, "category_id", self._labels.categories)
         image, noun = self._labels.images[image_id], self._labels.categories[category_id]
@@ -221,15 +230,13 @@ class _Reading:
         if is_crowd and self._crowd == "skip":
             return None
         if not entry.get("segmentation"):
-            self._refuse(entry)
+            self._refuse()
             return None
         self._images[image_id] = self._categories[category_id] = None
         size, read = checked_mask(entry["segmentation"], image.size)
         return Item(Record.of(image.name, noun, _properties(entry)), size, read)
 
-    def _refuse(self, entry: dict[str, Any]) -> None:
-        if "segments_info" in entry:
-            raise ValueError("is one of COCO panoptic")
+    def _refuse(self) -> None:
         if self._without_mask == "refuse":
             raise ValueError("has no segmentation; without_mask='skip' leaves such out")
         self._n_without += 1

@@ -159,12 +159,16 @@ _masks = click.option(
 )
 @_stuff
 @_overlap()
-@click.option("--mask-url", metavar="TEMPLATE", help="As in s3://bucket/{image}.png.")
 @click.option(
-    "--geometry", type=click.Choice(["polygon", "box"]), help="These instead of a map an image."
+    "--mask-url", metavar="TEMPLATE", help="Where maps will be, as in s3://bucket/{file}."
+)
+@click.option(
+    "--geometry",
+    type=click.Choice(["polygon", "box"]),
+    help="These instead of maps; nothing is hidden.",
 )
 def _export_nucleus() -> Writer:
-    """Write payloads and maps for Scale Nucleus."""
+    """Write payloads and maps for Scale Nucleus. OUT is a folder."""
     from maskcube.formats.nucleus import to_nucleus
 
     return to_nucleus
@@ -184,7 +188,7 @@ def _export_nucleus() -> Writer:
 )
 @click.option("--size", type=(int, int), help="Height and width where SOURCE says none.")
 def _import_nucleus() -> Reader:
-    """Read payloads or an export of Scale Nucleus."""
+    """Read payloads or an export of Scale Nucleus. SOURCE is a folder or a file."""
     from maskcube.formats.nucleus_source import from_nucleus
 
     return from_nucleus
@@ -196,7 +200,7 @@ def _import_nucleus() -> Reader:
 @_mask_uri
 @_source_uri
 def _export_clearml() -> Writer:
-    """Write frames and pixel segmentation masks for ClearML, one colour a noun."""
+    """Write pixel masks for ClearML, one colour a noun. OUT is a folder."""
     from maskcube.formats.clearml import to_clearml
 
     return to_clearml
@@ -206,7 +210,7 @@ def _export_clearml() -> Writer:
 @_importing
 @_masks
 def _import_clearml() -> Reader:
-    """Read frames and pixel segmentation masks of ClearML."""
+    """Read pixel masks of ClearML. SOURCE is a folder or a JSON of frames."""
     from maskcube.formats.clearml import from_clearml
 
     return from_clearml
@@ -224,7 +228,7 @@ def _import_clearml() -> Reader:
 @_mask_uri
 @_source_uri
 def _export_clearml_alpha() -> Writer:
-    """Write frames and an alpha channel mask of each object for ClearML."""
+    """Write alpha masks for ClearML, one an object. OUT is a folder."""
     from maskcube.formats.clearml_alpha import to_clearml_alpha
 
     return to_clearml_alpha
@@ -235,7 +239,7 @@ def _export_clearml_alpha() -> Writer:
 @_masks
 @click.option("--threshold", type=click.IntRange(1, 255), help="Least opacity of an object.")
 def _import_clearml_alpha() -> Reader:
-    """Read frames and alpha channel masks of ClearML."""
+    """Read alpha masks of ClearML. SOURCE is a folder or a JSON of frames."""
     from maskcube.formats.clearml_alpha import from_clearml_alpha
 
     return from_clearml_alpha
@@ -250,9 +254,15 @@ def _import_clearml_alpha() -> Reader:
     show_default=True,
     help="How masks are written.",
 )
-@click.option("--dialect", type=click.Choice(["coco", "lvis"]), default="coco", show_default=True)
+@click.option(
+    "--dialect",
+    type=click.Choice(["coco", "lvis"]),
+    default="coco",
+    show_default=True,
+    help="Whose keys are written.",
+)
 def _export_coco() -> Writer:
-    """Write a COCO instances file."""
+    """Write COCO or LVIS instances. OUT is a JSON."""
     from maskcube.formats.coco import to_coco
 
     return to_coco
@@ -261,9 +271,9 @@ def _export_coco() -> Writer:
 @exports.command("coco-results")
 @_exporting
 @click.option("--annotations", metavar="JSON", help="The instances file whose ids to use.")
-@click.option("--score", type=float, help="Of masks that have none.")
+@click.option("--score", type=float, help="That of masks without one, else left out.")
 def _export_coco_results() -> Writer:
-    """Write a COCO results file, with scores."""
+    """Write COCO results, with scores. OUT is a JSON."""
     from maskcube.formats.coco_results import to_coco_results
 
     return to_coco_results
@@ -272,12 +282,22 @@ def _export_coco_results() -> Writer:
 @imports.command("coco")
 @_importing
 @click.option("--annotations", metavar="JSON", help="The instances file of a results file.")
-@click.option("--crowd", type=click.Choice(["keep", "skip"]), default="keep", show_default=True)
 @click.option(
-    "--without-mask", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True
+    "--crowd",
+    type=click.Choice(["keep", "skip"]),
+    default="keep",
+    show_default=True,
+    help="What to do with annotations with iscrowd.",
+)
+@click.option(
+    "--without-mask",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with annotations without a segmentation.",
 )
 def _import_coco() -> Reader:
-    """Read a COCO or LVIS instances file, or a results file."""
+    """Read COCO or LVIS instances, or COCO results. SOURCE is a JSON."""
     from maskcube.formats.coco_source import from_coco
 
     return from_coco
@@ -288,7 +308,7 @@ def _import_coco() -> Reader:
 @_stuff
 @_overlap()
 def _export_panoptic() -> Writer:
-    """Write COCO panoptic maps and their JSON."""
+    """Write COCO panoptic maps and their JSON. OUT is a folder."""
     from maskcube.formats.panoptic import to_panoptic
 
     return to_panoptic
@@ -298,7 +318,7 @@ def _export_panoptic() -> Writer:
 @_importing
 @_masks
 def _import_panoptic() -> Reader:
-    """Read COCO panoptic maps and their JSON."""
+    """Read COCO panoptic maps. SOURCE is a folder or a JSON."""
     from maskcube.formats.panoptic import from_panoptic
 
     return from_panoptic
@@ -309,7 +329,7 @@ def _import_panoptic() -> Reader:
 @_overlap("layers")
 @click.option("--levels", type=click.IntRange(1), help="Sizes of each map, each half the last.")
 def _export_ome_zarr() -> Writer:
-    """Write OME-Zarr labels, a group of each image, for viewers."""
+    """Write OME-Zarr labels for viewers. OUT is a folder."""
     from maskcube.formats.ome import to_ome_zarr
 
     return to_ome_zarr

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["MaskFiles", "Resolver", "read_file"]
+from maskcube.errors import InvalidOption
+from maskcube.paths import folder_path
+
+__all__ = ["MaskFiles", "Resolver", "read_file", "source_path"]
 
 Resolver = Callable[[str], bytes | str | os.PathLike[str]]
 """Gives a mask file's bytes, or its path, for the name or URL that an annotation has for it."""
@@ -33,7 +36,7 @@ class MaskFiles:
 
     def __init__(self, place: str | os.PathLike[str] | Resolver, inside: str = "") -> None:
         self._inside = inside
-        self._place = place if callable(place) else Path(place).expanduser().absolute()
+        self._place = place if callable(place) else source_path(place)
         self._names: dict[Path, str] = {}
 
     def read(self, name: str) -> bytes:
@@ -68,6 +71,22 @@ class MaskFiles:
         if path is not None and self._names.setdefault(path, name) != name:
             raise ValueError(f"would be {path}, as {self._names[path]!r:.200} is")
         return path
+
+
+def source_path(source: str | os.PathLike[str]) -> Path:
+    """Return where a source is on this machine, absolute.
+
+    Raises
+    ------
+    InvalidOption
+        When it is a URL, or in a zip.
+    """
+    path = folder_path(source)
+    if path is None:
+        raise InvalidOption(
+            f"an import reads files and folders of this machine, not {os.fspath(source)!r}"
+        )
+    return path
 
 
 def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:

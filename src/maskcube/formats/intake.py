@@ -173,7 +173,7 @@ def store_collection(
     check_fit(fit, shape)
     faults = list(collection.faults)
     if not collection.items and not faults:
-        faults.append("has no masks")
+        faults += ["has no masks", *collection.lost]
     if len(collection.items) > MOST_ROWS:
         faults.append(f"has more than {MOST_ROWS:,} masks")
     if collection.items:

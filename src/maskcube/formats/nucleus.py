@@ -29,7 +29,7 @@ from maskcube.formats.nucleus_segments import KINDS, MOST_SEGMENTS, Palette
 from maskcube.formats.nucleus_shapes import box_payload, polygon_payloads
 from maskcube.formats.nucleus_urls import MaskUrls
 from maskcube.formats.output import new_folder, to_json
-from maskcube.formats.overlap import check_overlap
+from maskcube.formats.overlap import check_overlap, check_share
 from maskcube.formats.png import encode
 from maskcube.formats.report import ExportReport, Tally
 from maskcube.paths import folder_path
@@ -70,7 +70,7 @@ def to_nucleus(
     Parameters
     ----------
     masks : xarray.DataArray
-        (mask, y, x), of `open_masks`, selected from or not.
+        (mask, y, x) uint8 or bool, 0 and 1, of `open_masks`, selected from or not.
     out : path
         The folder to make.
     kind : {"panoptic", "instance", "semantic"}, default "panoptic"
@@ -132,11 +132,12 @@ def to_nucleus(
         return _write_shapes(images, out, geometry, overwrite=overwrite, progress=progress)
     _check_choice("kind", kind, KINDS)
     check_overlap(overlap, why="an item of Nucleus has one; geometry='polygon' keeps overlaps, or")
+    check_share(min_visible)
     nouns = images.nouns if kind == "semantic" and len(images.nouns) <= MOST_SEGMENTS else ()
     palette = Palette(
         kind=kind,
         overlap=overlap,
-        min_visible=_fraction(min_visible),
+        min_visible=float(min_visible),
         stuff=_nouns(stuff),
         classes=nouns,
         background=background,
@@ -146,17 +147,7 @@ def to_nucleus(
 
 def _check_choice(name: str, value: object, choices: Collection[object]) -> None:
     if value not in choices:
-        raise InvalidOption(f"{name}={value!r}: must be one of {listed(choices)}")
-
-
-def _fraction(min_visible: object) -> float:
-    if (
-        isinstance(min_visible, bool)
-        or not isinstance(min_visible, int | float)
-        or not 0 <= min_visible <= 1
-    ):
-        raise InvalidOption(f"min_visible={min_visible!r}: give a share from 0 to 1")
-    return float(min_visible)
+        raise InvalidOption(f"{name}={value!r}: give one of {listed(choices)}")
 
 
 def _nouns(stuff: Collection[str]) -> frozenset[str]:

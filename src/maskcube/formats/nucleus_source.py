@@ -11,7 +11,7 @@ from typing import Any
 
 from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
 from maskcube.formats.collection import Collection
-from maskcube.formats.files import Resolver
+from maskcube.formats.files import Resolver, source_path
 from maskcube.formats.intake import store_collection
 from maskcube.formats.nucleus import ANNOTATIONS, EMPTY, FILES
 from maskcube.formats.nucleus_files import MapFiles
@@ -113,7 +113,7 @@ def read_nucleus(
         )
     return Collection(
         "nucleus",
-        str(source) if files else "annotations",
+        str(source_path(source)) if isinstance(source, str | Path) else "annotations",
         items,
         [*files, findings.identity, *findings.files],
         faults=findings.faults,
@@ -135,11 +135,18 @@ def from_nucleus(
     Parameters
     ----------
     source, masks, types, size
-        As in `read_nucleus`.
+        As in `maskcube.formats.nucleus_source.read_nucleus`.
     store : path, URL or zarr Store
         The store to make.
     **options
-        As in `store_collection`: ``fit``, ``shape``, ``overwrite``, ``allow_duplicates``, ...
+        As for `maskcube.formats.intake.store_collection`: ``fit`` and ``shape``
+        for masks of several sizes, ``overwrite``, ``allow_duplicates``, ``workers``, ``memory``,
+        ``progress``, ``storage_options``, ``license``.
+
+    Returns
+    -------
+    ConversionReport
+        Counts, sizes and time.
 
     Raises
     ------
@@ -182,7 +189,7 @@ def _place_of(source: Source) -> tuple[Path | None, list[Path]]:
     """Return the folder to look for maps in, and the files to read; none if it is no path."""
     if not isinstance(source, str | Path):
         return None, []
-    path = Path(source)
+    path = source_path(source)
     if path.is_dir():
         files = [path / ANNOTATIONS, path / EMPTY]
         if not files[0].is_file():
@@ -200,9 +207,10 @@ def _map_files(masks: str | Path | Resolver | None, folder: Path | None) -> MapF
         return MapFiles(folder, _known(folder))
     if not isinstance(masks, str | Path):
         raise InvalidOption(f"masks={masks!r}: give a folder, or what takes a URL and gets a mask")
-    if not Path(masks).expanduser().is_dir():
-        raise SourceNotFound(str(masks), ["there is no such folder of masks"])
-    return MapFiles(Path(masks), _known(folder))
+    place = source_path(masks)
+    if not place.is_dir():
+        raise SourceNotFound(str(place), ["there is no such folder of masks"])
+    return MapFiles(place, _known(folder))
 
 
 def _known(folder: Path | None) -> dict[str, str]:
@@ -248,7 +256,10 @@ class _Reader:
     def _take(self, row: Row, place: str, annotation: Annotation, *, is_alone: bool) -> None:
         self.n_annotations += 1
         if annotation.kind not in self._types:
-            what = f"annotations of type {annotation.kind[:60]!r} are no masks"
+            kind = repr(annotation.kind[:60])
+            what = f"annotations of type {kind} are no masks"
+            if annotation.kind in _TYPES:
+                what = f"annotations of type {kind} are left out; types=[{kind}] reads them"
             self._findings.lose(what, place)
         elif annotation.kind == MASK:
             self._maps.add(self.n_annotations, place, annotation)

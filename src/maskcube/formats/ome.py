@@ -19,7 +19,7 @@ from maskcube.errors import InvalidOption
 from maskcube.formats.images import ImageMasks, MaskImages
 from maskcube.formats.names import file_names
 from maskcube.formats.output import new_folder
-from maskcube.formats.overlap import LabelMaps, check_overlap, label_maps
+from maskcube.formats.overlap import LabelMaps, check_overlap, check_share, label_maps
 from maskcube.formats.report import ExportReport, Tally
 
 __all__ = ["to_ome_zarr"]
@@ -62,7 +62,7 @@ def to_ome_zarr(
     Parameters
     ----------
     masks : xarray.DataArray
-        (mask, y, x), of `open_masks`, selected from or not.
+        (mask, y, x) uint8 or bool, 0 and 1, of `open_masks`, selected from or not.
     out : path
         The folder that will be written.
     overlap : str
@@ -89,6 +89,8 @@ def to_ome_zarr(
         When an argument has no meaning, or masks overlap and must not.
     StoreExists
         When something is at `out`.
+    CorruptMask
+        When a mask is missing or damaged.
 
     Examples
     --------
@@ -105,6 +107,7 @@ def to_ome_zarr(
     import zarr
 
     check_overlap(overlap, layers=True)
+    check_share(min_visible)
     images = MaskImages(masks)
     n_levels = _level_count(levels, images.shape)
     names = file_names(images.names, ".zarr")

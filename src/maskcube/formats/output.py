@@ -23,6 +23,8 @@ REPORT = "maskcube-export.json"
 _GROUP = "zarr.json"
 """What every folder of a store has, and that of each of its arrays."""
 
+_HEAD_BYTES = 64
+
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What ends a line for some readers of JSON lines, and only stands in texts."""
 
@@ -49,7 +51,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     partial = partial_path(target)
     with _locked(target):
         if os.path.lexists(target) and not (overwrite and _is_export(target)):
-            raise _taken(target, overwrite=overwrite, what="no folder of an export")
+            raise _taken(target, "no folder of an export", is_ours=_is_export(target))
         if os.path.lexists(partial) and not (_is_export(partial) or _is_empty(partial)):
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
         _clear(partial)
@@ -71,7 +73,7 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     path : str or pathlib.Path
         What it will be called, on this machine.
     overwrite : bool
-        Replace a file that is there.
+        Replace a JSON that is there.
 
     Raises
     ------
@@ -83,8 +85,8 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     target = _target(path)
     partial = partial_path(target)
     with _locked(target):
-        if os.path.lexists(target) and not (overwrite and _is_file(target)):
-            raise _taken(target, overwrite=overwrite, what="no file")
+        if os.path.lexists(target) and not (overwrite and _is_json(target)):
+            raise _taken(target, "no JSON", is_ours=_is_json(target))
         if os.path.lexists(partial) and not _is_file(partial):
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
         try:
@@ -103,7 +105,7 @@ def to_json(value: object) -> str:
 def _target(path: str | Path) -> Path:
     found = folder_path(path)
     if found is None:
-        raise InvalidOption(f"an export goes into a folder of this machine, not to {str(path)!r}")
+        raise InvalidOption(f"an export is written on this machine, not to {str(path)!r}")
     if not found.name:
         raise InvalidOption(f"{str(path)!r} is no name for an export")
     # What is not of a store is in its way there, and must not replace what is.
@@ -139,6 +141,14 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+def _is_json(path: Path) -> bool:
+    """Whether a file looks like one that an export wrote: scripts and data do not."""
+    if not _is_file(path):
+        return False
+    with path.open("rb") as opened:
+        return opened.read(_HEAD_BYTES).lstrip()[:1] in (b"", b"{", b"[")
+
+
 def _clear(folder: Path) -> None:
     """Delete an unfinished export; what says that it is one goes last, should this be killed."""
     if not folder.is_dir():
@@ -151,8 +161,8 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _taken(target: Path, *, overwrite: bool, what: str) -> StoreExists:
-    if overwrite:
+def _taken(target: Path, what: str, *, is_ours: bool) -> StoreExists:
+    if not is_ours:
         return StoreExists(f"{target} is {what}, and is not replaced: delete it, or choose another")
     return StoreExists(f"{target} exists; overwrite=True would replace it")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from maskcube.errors import InvalidOption, listed
 from maskcube.formats.images import ImageMasks
 
-__all__ = ["OVERLAPS", "LabelMaps", "check_overlap", "label_maps"]
+__all__ = ["OVERLAPS", "LabelMaps", "check_overlap", "check_share", "label_maps"]
 
 OVERLAPS = ("smallest", "score", "order", "error", "layers")
 """What is on top where masks overlap: see `label_maps`."""
@@ -50,6 +50,13 @@ def check_overlap(overlap: str, *, layers: bool = False, why: str = "") -> None:
         raise InvalidOption(f"overlap='layers' gives several maps an image; {why}: {listed(known)}")
     if overlap not in known:
         raise InvalidOption(f"overlap={overlap!r}: give one of {listed(known)}")
+
+
+def check_share(min_visible: object) -> None:
+    """Raise `InvalidOption` unless this is a share of a mask's pixels."""
+    is_number = isinstance(min_visible, int | float) and not isinstance(min_visible, bool)
+    if not is_number or not 0 <= min_visible <= 1:  # type: ignore[operator]
+        raise InvalidOption(f"min_visible={min_visible!r}: give a share from 0 to 1")
 
 
 def label_maps(
@@ -92,8 +99,7 @@ def label_maps(
         When `overlap` or `min_visible` has no meaning, or masks overlap and must not.
     """
     check_overlap(overlap, layers=True)
-    if not 0 <= min_visible <= 1:
-        raise InvalidOption(f"min_visible={min_visible!r}: give a share from 0 to 1")
+    check_share(min_visible)
     teams = list(range(len(masks))) if groups is None else _numbered(groups)
     if overlap == "layers":
         return _layers(masks, teams, range(len(masks)) if apart is None else _numbered(apart))

@@ -23,7 +23,7 @@ from maskcube.formats.images import ImageMasks, MaskImages
 from maskcube.formats.intake import store_collection
 from maskcube.formats.names import file_names
 from maskcube.formats.output import new_folder, to_json
-from maskcube.formats.overlap import check_overlap, label_maps
+from maskcube.formats.overlap import check_overlap, check_share, label_maps
 from maskcube.formats.panoptic_source import JSON_NAME, read_panoptic
 from maskcube.formats.png import encode
 from maskcube.formats.report import ExportReport, Tally
@@ -60,7 +60,7 @@ def to_panoptic(
     Parameters
     ----------
     masks : xarray.DataArray
-        (mask, y, x), of `open_masks`, selected from or not.
+        (mask, y, x) uint8 or bool, 0 and 1, of `open_masks`, selected from or not.
     out : path
         The folder that will be written.
     overlap : str
@@ -85,6 +85,8 @@ def to_panoptic(
         When an argument has no meaning, or masks overlap and must not.
     StoreExists
         When something is at `out`.
+    CorruptMask
+        When a mask is missing or damaged.
 
     Examples
     --------
@@ -95,6 +97,7 @@ def to_panoptic(
     ('smallest', True)
     """
     check_overlap(overlap, why="COCO panoptic has one of each")
+    check_share(min_visible)
     images = MaskImages(masks)
     stuff = _checked_stuff(stuff, images.nouns)
     names = file_names(images.names, ".png")
@@ -141,13 +144,16 @@ def from_panoptic(
     Parameters
     ----------
     source : path
-        The JSON, or a folder with one.
+        The JSON, or a folder with ``panoptic.json`` or a single JSON.
     store : path, URL or zarr Store
         The target.
     masks : path or callable, optional
-        As for `read_panoptic`.
+        The folder of the PNGs, or what gives their bytes or paths by their names; by default the
+        folder called like the JSON, or else the one that it is in.
     **options
-        Those of `store_collection`.
+        As for `maskcube.formats.intake.store_collection`: ``fit`` and ``shape``
+        for masks of several sizes, ``overwrite``, ``allow_duplicates``, ``workers``, ``memory``,
+        ``progress``, ``storage_options``, ``license``.
 
     Returns
     -------
@@ -158,8 +164,14 @@ def from_panoptic(
     ------
     SourceError
         With every fault; nothing is written then.
+    SourceNotFound
+        When there is no JSON; it is a ``FileNotFoundError``.
     StoreExists
         When something is at the target.
+    InvalidOption
+        When an argument has no meaning.
+    MissingDependency
+        When Pillow is not installed.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maskcube.errors import SourceError, SourceNotFound, listed
 from maskcube.formats.collection import Collection, Item, KeptMaps
-from maskcube.formats.files import MaskFiles, Resolver, read_file
+from maskcube.formats.files import MaskFiles, Resolver, read_file, source_path
 from maskcube.formats.output import REPORT
 from maskcube.formats.png import colours, decode, palette_of, size_of
 from maskcube.formats.record import Record, integer_of, text_of
@@ -81,7 +81,7 @@ def read_panoptic(
     SourceError
         When it is none.
     """
-    path = _json_of(Path(source).expanduser().absolute())
+    path = _json_of(source_path(source))
     document = _Document(_loaded(path))
     maps = document.maps()
     faults = document.faults
@@ -112,7 +112,7 @@ def _json_of(place: Path) -> Path:
     """Return the JSON that is meant."""
     if not place.is_dir():
         if not place.is_file():
-            raise SourceNotFound(str(place), ["does not exist: give a JSON, or the folder of one"])
+            raise SourceNotFound(str(place), ["there is no such file or folder"])
         return place
     if (place / JSON_NAME).is_file():
         return place / JSON_NAME

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,7 +58,7 @@ class ExportReport:
     """Size of all files."""
     seconds: float
     """Wall time."""
-    masks: tuple[ExportedMask, ...]
+    masks: tuple[ExportedMask, ...] = field(repr=False)
     """One for each mask, in the order of the images."""
 
     @property
