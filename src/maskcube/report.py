@@ -90,7 +90,11 @@ class ConversionReport:
         resumed = f", {self.n_resumed} of them from an earlier run" if self.n_resumed else ""
         all_new = self.n_added == self.n_masks
         added = "" if all_new else f"{self.n_added:,} masks appended; now "
-        ratio = f" ({self.store_bytes / self.source_bytes:.2f} of the source)" if all_new else ""
+        ratio = (
+            f" ({self.store_bytes / self.source_bytes:.2f} of the source)"
+            if all_new and self.source_bytes
+            else ""
+        )
         return (
             f"{self.location}: {added}{self.n_masks:,} masks of {self.n_images:,} images and"
             f" {self.n_nouns:,} nouns in {self.n_shards:,} shards{resumed};"

@@ -649,7 +649,14 @@ class TestHostileFiles:
     def test_polygons(self, write: Write, ring: Any) -> None:
         """The first three crash pycocotools, and the sixth takes all memory."""
         path = write(document({"segmentation": [ring]}))
-        assert "annotation 1 has a polygon" in faults_of(path)
+        assert "annotation 1 has" in faults_of(path)
+        assert "polygon" in faults_of(path)
+
+    def test_many_polygons_that_are_no_outlines(self, write: Write) -> None:
+        """Each is short enough; together they would take pycocotools minutes."""
+        ring = [0, 0, 5_000, 0, 5_000, 5_000, 0, 5_000]
+        path = write(document({"segmentation": [ring] * 50}))
+        assert "has polygons with an edge of 1,000,000 pixels" in faults_of(path)
 
     def test_polygons_beside_their_image_are_cut_off(self, write: Write) -> None:
         path = write(document({"segmentation": [[-50, -50, 90, -50, 90, 2, -50, 2]]}))

@@ -204,6 +204,13 @@ def test_the_store_says_where_it_is_from(tmp_path: Path) -> None:
     assert attributes["title"] == "Object masks"
 
 
+def test_masks_without_a_file(tmp_path: Path) -> None:
+    collection = Collection("test", "memory", [item()])
+    report = store_collection(collection, tmp_path / "new.zarr", progress=False)
+    assert report.source_bytes == 0
+    assert "of the source" not in str(report)
+
+
 def test_an_interrupted_import_is_resumed(tmp_path: Path) -> None:
     items = [item(image=f"{n}.jpg") for n in range(200)]
     stop = threading.Event()

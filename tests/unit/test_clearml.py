@@ -16,7 +16,15 @@ from PIL import Image
 from maskcube.errors import InvalidOption, MissingDependency, SourceError, SourceNotFound
 from maskcube.formats.clearml import read_clearml
 from maskcube.formats.clearml_alpha import read_clearml_alpha
-from maskcube.formats.clearml_frames import check_template, masks_source, object_ids
+from maskcube.formats.clearml_frames import (
+    FrameWriter,
+    MaskFile,
+    Places,
+    check_template,
+    masks_source,
+    new_frame,
+    object_ids,
+)
 from maskcube.formats.clearml_palette import Palette
 from maskcube.formats.clearml_sdk import to_clearml_sdk
 from maskcube.formats.clearml_values import Value, value_of, version_labels
@@ -214,6 +222,25 @@ def test_ids_are_unique_whatever_nouns_look_like() -> None:
 def test_a_template_that_would_not_do_is_refused(template: str) -> None:
     with pytest.raises(InvalidOption, match="mask_uri="):
         check_template("mask_uri", template, {"file"}, [{"file"}])
+
+
+def test_names_are_percent_encoded_in_a_uri() -> None:
+    places = Places("s3://b/{image}/{id}.png", "s3://b/{image}")
+    assert places.of_image("a b#1?.jpg") == "s3://b/a%20b%231%3F.jpg"
+    assert places.of_mask("a/b", MaskFile("x/0", "f.png")) == "s3://b/a%2Fb/x%2F0.png"
+
+
+def test_two_masks_never_have_one_uri(tmp_path: Path) -> None:
+    """As {image}-{id} gives them to the images a and a-b."""
+    places = Places("s3://b/{image}-{id}.png", None)
+    frames = [
+        new_frame("a-b", (1, 1), [MaskFile("c", "0.png")], places),
+        new_frame("a", (1, 1), [MaskFile("b-c", "1.png")], places),
+    ]
+    with FrameWriter(tmp_path / "frames.json") as writer:
+        writer.write(frames[0])
+        with pytest.raises(InvalidOption, match=r"two masks the URI 's3://b/a-b-c\.png'"):
+            writer.write(frames[1])
 
 
 # -- frames by the documentation -----------------------------------------------------------------

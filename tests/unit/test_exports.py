@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -360,6 +361,18 @@ class TestPlaces:
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
     @pytest.mark.parametrize("make", [new_folder, new_file])
+    def test_a_full_disk(self, make: Any, tmp_path: Path) -> None:
+        with (
+            pytest.raises(
+                OSError, match=r"No space left on device: .*out is not written"
+            ) as caught,
+            make(tmp_path / "out"),
+        ):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        assert caught.value.errno == errno.ENOSPC
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("make", [new_folder, new_file])
     @pytest.mark.parametrize("path", ["s3://bucket/out", "gs://b/o", "https://h/x", "a\0b"])
     def test_a_place_is_on_this_machine(self, make: Any, path: str) -> None:
         with pytest.raises(InvalidOption), make(path):
@@ -544,6 +557,18 @@ class TestMaskFiles:
         os.mkfifo(tmp_path / "pipe.png")
         with pytest.raises(ValueError, match=r"^is no file$"):
             MaskFiles(lambda _: tmp_path / "pipe.png").read("a.png")
+
+    def test_other_bytes_than_before(self, folder: Path) -> None:
+        files = MaskFiles(folder)
+        assert files.read("a.png") == files.read("a.png")
+        (folder / "a.png").write_bytes(b"other")
+        with pytest.raises(ValueError, match=r"^has other bytes than when it was first read"):
+            files.read("a.png")
+        answers = iter([b"one", b"two"])
+        asked = MaskFiles(lambda _: next(answers))
+        asked.read("x")
+        with pytest.raises(ValueError, match=r"^has other bytes"):
+            asked.read("x")
 
 
 class TestReports:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scenes import images_of, rows_of_text
 
 from maskcube import InvalidOption
+from maskcube.formats import overlap as overlap_module
 from maskcube.formats.overlap import OVERLAPS, LabelMaps, label_maps
 
 HAND, FINGER, RING = "#### ####", ".##. ....", ".#.. ...."
@@ -147,3 +148,11 @@ def test_very_many_that_overlap_are_not_all_looked_for() -> None:
     with pytest.raises(InvalidOption, match="thing 0"):
         label_maps(masks, "error")
     assert seen < 100
+
+
+def test_layers_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks on top of each other take a map each."""
+    monkeypatch.setattr(overlap_module, "_MOST_LAYER_BYTES", 100)
+    masks = images_of(np.ones((40, 2, 2), np.uint8))["a.jpg"]
+    with pytest.raises(InvalidOption, match=r"image 'a.jpg' .* more than 9 maps; .*clearml-alpha"):
+        label_maps(masks, "layers")

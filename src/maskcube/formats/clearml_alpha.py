@@ -91,7 +91,8 @@ def to_clearml_alpha(
         Opacity of the image elsewhere, less than `alpha`.
     mask_uri : str, optional
         Where PNGs will be, as in ``"s3://bucket/{file}"``; ``{file}`` is the name in ``masks/``,
-        ``{image}`` the image, ``{id}`` the id of the mask. By default the path in the folder.
+        ``{image}`` the image and ``{id}`` the id of the mask, percent-encoded. By default the path
+        in the folder.
     source_uri : str, optional
         Where images are, as in ``"s3://laion-fmri/stimuli/{image}"``; by default their name.
     overwrite : bool

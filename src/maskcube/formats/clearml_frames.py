@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from string import Formatter
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+from urllib.parse import quote
 
 from maskcube.errors import InvalidOption, listed
 from maskcube.formats.output import to_json
@@ -70,8 +71,8 @@ class Places(NamedTuple):
     """What images and masks are called where ClearML will find them."""
 
     mask_uri: str | None
-    """Of ``{file}``, the name of a PNG in the folder ``masks``, ``{image}`` and ``{id}``; None for
-    the path in the folder of the export."""
+    """Of ``{file}``, the name of a PNG in the folder ``masks``, ``{image}`` and ``{id}``, both
+    percent-encoded; None for the path in the folder of the export."""
     source_uri: str | None
     """Of ``{image}``; None for the name of the image."""
 
@@ -93,11 +94,15 @@ class Places(NamedTuple):
         """Return the URI of a mask."""
         if self.mask_uri is None:
             return f"{MASKS}/{mask.file}"
-        return self.mask_uri.format(image=image, file=mask.file, id=mask.id)
+        return self.mask_uri.format(
+            image=quote(image, safe=""), file=mask.file, id=quote(mask.id, safe="")
+        )
 
     def of_image(self, image: str) -> str:
         """Return the URI of an image."""
-        return image if self.source_uri is None else self.source_uri.format(image=image)
+        if self.source_uri is None:
+            return image
+        return self.source_uri.format(image=quote(image, safe=""))
 
 
 def check_template(
@@ -208,6 +213,7 @@ class FrameWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._between = "[\n"
+        self._uris: set[str] = set()
 
     def __enter__(self) -> Self:
         self._file = self._path.open("w", encoding="utf-8", newline="\n")
@@ -223,7 +229,12 @@ class FrameWriter:
             self._file.write("\n]\n" if self._between.startswith(",") else "[]\n")
 
     def write(self, frame: Mapping[str, Any]) -> None:
-        """Append a frame."""
+        """Append a frame; raises `InvalidOption` if a mask of it has the URI of another one."""
+        for source in frame["sources"]:
+            for mask in source["masks"]:
+                if mask["uri"] in self._uris:
+                    raise InvalidOption(f"mask_uri gives two masks the URI {mask['uri']!r}")
+                self._uris.add(mask["uri"])
         self._file.write(f"{self._between}{to_json(frame)}")
         self._between = ",\n"
 

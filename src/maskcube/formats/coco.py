@@ -131,6 +131,7 @@ def to_coco(
         return ImageLines(found, lines, np.array(visible, np.int64), [False] * len(found))
 
     sizes = _sizes(images, image_ids, dialect)
+    images.check_nouns("supercategories", supercategories or {})
     categories = _categories(images, category_ids, dialect, supercategories or {})
     tally = Tally(dialect, out)
     with new_file(out, overwrite=overwrite) as file:

@@ -26,9 +26,9 @@ _MOST_PIXELS = 2**28
 _MOST_TEXT = 2**24
 """Characters of compressed counts; those of a mask of pure noise have less than two a pixel."""
 _MOST_EDGE = 2**22
-"""Pixels along the edge of one polygon, of which pycocotools holds some hundred bytes each."""
+"""Pixels along the edges of a mask's polygons: pycocotools holds some hundred bytes for each."""
 _LEAST_EDGE = 2**16
-"""What a polygon's edge may have of pixels, however small its image is."""
+"""What they may have, however small the image is."""
 _MOST_PLACE = 2**24
 """Pixels from the corner of an image to a point of a polygon."""
 _FEWEST = 6
@@ -97,7 +97,8 @@ def checked_mask(
         raise ValueError("has polygons, but its image no height and width")
     # Rather now than in the middle of a conversion.
     _filler()
-    rings = [_checked_ring(ring, size) for ring in segmentation]
+    rings = [_checked_ring(ring) for ring in segmentation]
+    _check_edges(rings, size)
     return size, lambda: filled(rings, size).mask()
 
 
@@ -150,18 +151,24 @@ def _unquoted(text: str) -> str:
     return text[2:-1].replace("\\\\", "\\")
 
 
-def _checked_ring(ring: object, size: Size) -> Sequence[float]:
+def _checked_ring(ring: object) -> Sequence[float]:
     if not isinstance(ring, list | array) or not all(map(_is_number, ring)):
         raise ValueError("has a polygon that is no list of numbers within reach of its image")
     if len(ring) < _FEWEST or len(ring) % 2:
         raise ValueError(f"has a polygon of {len(ring):,} numbers: x and y of at least 3 points")
-    points = np.array(ring, np.float64).reshape(-1, 2)
-    edge = np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum()
+    return ring
+
+
+def _check_edges(rings: Sequence[Sequence[float]], size: Size) -> None:
+    """Raise `ValueError` if all edges together are longer than any mask's outlines."""
+    edge = 0.0
+    for ring in rings:
+        points = np.array(ring, np.float64).reshape(-1, 2)
+        edge += float(np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum())
     height, width = size
     # No outline is longer than all edges of all pixels, cuts to its holes included.
     if edge > min(_MOST_EDGE, max(_LEAST_EDGE, 4 * height * width + 8 * (height + width))):
-        raise ValueError(f"has a polygon with an edge of {edge:,.0f} pixels, which is no outline")
-    return ring
+        raise ValueError(f"has polygons with an edge of {edge:,.0f} pixels, which is no outline")
 
 
 def _is_number(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -38,6 +39,7 @@ class MaskFiles:
         self._inside = inside
         self._place = place if callable(place) else source_path(place)
         self._names: dict[Path, str] = {}
+        self._crcs: dict[str, int] = {}
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a mask file.
@@ -45,8 +47,16 @@ class MaskFiles:
         Raises
         ------
         ValueError
-            When there is none, or it is too large; the message is half a sentence.
+            When there is none, it is too large, or another one than before; the message is half a
+            sentence.
         """
+        data = self._read(name)
+        # It is looked at before anything is written, and read again when it is stored.
+        if self._crcs.setdefault(name, zlib.crc32(data)) != zlib.crc32(data):
+            raise ValueError("has other bytes than when it was first read")
+        return data
+
+    def _read(self, name: str) -> bytes:
         if not isinstance(self._place, Path):
             return _given(self._place, name)
         path = self.find(name)

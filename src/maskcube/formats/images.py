@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from maskcube.errors import InvalidOption
+from maskcube.errors import InvalidOption, listed
 from maskcube.formats.record import integer_of, number_of, records_of, text_of
 from maskcube.layout import DIMS, worker_count
 from maskcube.progress import mask_bar
@@ -139,6 +139,16 @@ class MaskImages:
             return None
         # Only of whole masks is it that of what is exported.
         return np.asarray(self._masks.coords["area"].values, np.int64)
+
+    def check_nouns(self, name: str, nouns: Iterable[str]) -> frozenset[str]:
+        """Return nouns that an option gives; raises `InvalidOption` if no mask has one of them."""
+        if isinstance(nouns, str):
+            raise InvalidOption(f"{name}={nouns!r}: give a list of nouns")
+        found = list(nouns)
+        unknown = [noun for noun in found if noun not in self.nouns]
+        if unknown:
+            raise InvalidOption(f"{name}: no mask has the noun {listed(unknown)}")
+        return frozenset(found)
 
     def read(self, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
         """Return the masks in these rows of the selection, (len(rows), y, x) uint8."""

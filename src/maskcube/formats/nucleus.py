@@ -125,20 +125,20 @@ def to_nucleus(
     True
     """
     images = MaskImages(masks)
-    if geometry is not None:
-        _check_choice("geometry", geometry, _GEOMETRIES)
-        if mask_url is not None:
-            raise InvalidOption(f"mask_url={mask_url!r}: a {geometry} has no mask")
-        return _write_shapes(images, out, geometry, overwrite=overwrite, progress=progress)
+    _check_choice("geometry", geometry, _GEOMETRIES)
     _check_choice("kind", kind, KINDS)
     check_overlap(overlap, why="an item of Nucleus has one; geometry='polygon' keeps overlaps, or")
     check_share(min_visible)
+    if geometry is not None:
+        if mask_url is not None:
+            raise InvalidOption(f"mask_url={mask_url!r}: a {geometry} has no mask")
+        return _write_shapes(images, out, geometry, overwrite=overwrite, progress=progress)
     nouns = images.nouns if kind == "semantic" and len(images.nouns) <= MOST_SEGMENTS else ()
     palette = Palette(
         kind=kind,
         overlap=overlap,
         min_visible=float(min_visible),
-        stuff=_nouns(stuff),
+        stuff=images.check_nouns("stuff", stuff),
         classes=nouns,
         background=background,
     )
@@ -148,12 +148,6 @@ def to_nucleus(
 def _check_choice(name: str, value: object, choices: Collection[object]) -> None:
     if value not in choices:
         raise InvalidOption(f"{name}={value!r}: give one of {listed(choices)}")
-
-
-def _nouns(stuff: Collection[str]) -> frozenset[str]:
-    if isinstance(stuff, str) or not all(isinstance(noun, str) for noun in stuff):
-        raise InvalidOption(f"stuff={stuff!r}: give a list of nouns, as in stuff=['sky']")
-    return frozenset(stuff)
 
 
 @dataclass(frozen=True)

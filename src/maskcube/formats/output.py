@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from maskcube.disk import Lock, exchange, make_folder
-from maskcube.errors import InvalidOption, StoreExists
+from maskcube.errors import InvalidOption, MaskcubeError, StoreExists
 from maskcube.paths import folder_path, partial_path
 from maskcube.provenance import generator
 
@@ -123,6 +123,11 @@ def _locked(target: Path) -> Iterator[None]:
     lock.acquire()
     try:
         yield
+    except OSError as error:
+        if isinstance(error, MaskcubeError) or error.errno is None:
+            raise
+        told = f"{error.strerror}: {target} is not written, and nothing is left of it"
+        raise OSError(error.errno, told) from error
     finally:
         lock.release()
 

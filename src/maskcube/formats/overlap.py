@@ -19,6 +19,9 @@ OVERLAPS = ("smallest", "score", "order", "error", "layers")
 _MOST_PAIRS = 1_000
 """Of masks that overlap: when there are more, no further ones are looked for."""
 
+_MOST_LAYER_BYTES = 2**28
+"""Of the maps of one image: 90 of 1,000 x 1,000 pixels."""
+
 LabelMap = NDArray[np.uint16] | NDArray[np.uint32]
 
 
@@ -210,6 +213,7 @@ def _layers(masks: ImageMasks, teams: list[int], apart: Sequence[int]) -> LabelM
                 layer[position] = number
                 break
         else:
+            _refuse_many(masks, maps)
             layer[position] = len(maps)
             maps.append(_empty(masks))
             taken.append(np.zeros(masks.shape, np.bool_))
@@ -219,3 +223,13 @@ def _layers(masks: ImageMasks, teams: list[int], apart: Sequence[int]) -> LabelM
         taken[number] |= there
         held[number].add(apart[position])
     return LabelMaps(maps or [_empty(masks)], layer, masks.areas.copy())
+
+
+def _refuse_many(masks: ImageMasks, maps: Sequence[LabelMap]) -> None:
+    """Raise if one more map, and what is taken in it, would be too much for the memory."""
+    n_bytes = sum(each.nbytes + each.size for each in maps)
+    if maps and n_bytes > _MOST_LAYER_BYTES:
+        raise InvalidOption(
+            f"overlap='layers': masks of image {masks.image!r} lie on top of each other in more"
+            f" than {len(maps)} maps; a format without maps holds them: coco, or clearml-alpha"
+        )

@@ -17,7 +17,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from maskcube.captions import palette
-from maskcube.errors import InvalidOption, listed
 from maskcube.formats.files import Resolver
 from maskcube.formats.images import ImageMasks, MaskImages
 from maskcube.formats.intake import store_collection
@@ -99,7 +98,7 @@ def to_panoptic(
     check_overlap(overlap, why="COCO panoptic has one of each")
     check_share(min_visible)
     images = MaskImages(masks)
-    stuff = _checked_stuff(stuff, images.nouns)
+    stuff = images.check_nouns("stuff", stuff)
     names = file_names(images.names, ".png")
     categories = {noun: number for number, noun in enumerate(images.nouns, 1)}
     tally = Tally("panoptic", out, overlap)
@@ -182,15 +181,6 @@ def from_panoptic(
     True
     """
     return store_collection(read_panoptic(source, masks=masks), store, **options)
-
-
-def _checked_stuff(stuff: Collection[str], nouns: list[str]) -> frozenset[str]:
-    if isinstance(stuff, str):
-        raise InvalidOption(f"stuff={stuff!r}: give a list of nouns")
-    unknown = [noun for noun in stuff if noun not in nouns]
-    if unknown:
-        raise InvalidOption(f"stuff: no mask has the noun {listed(unknown)}")
-    return frozenset(stuff)
 
 
 def _segment_ids(
