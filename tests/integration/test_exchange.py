@@ -17,6 +17,7 @@ from scenes import given_masks, rows_of_text
 import maskcube
 from maskcube import InvalidOption, StoreExists, formats
 from maskcube.formats.output import REPORT
+from maskcube.formats.png import encode
 
 HOSTILE = ["../../x", "/etc/x", "a/b", "A.jpg", "a.jpg", "CON", "x" * 300, "名", "a\nb", "%2e"]
 WRITERS = [
@@ -242,6 +243,17 @@ class TestCommands:
         done = run("import", "clearml", tmp_path / "o", tmp_path / "n.zarr", "-q")
         assert done.stderr.startswith("warning: ")
         assert "UserWarning" not in done.stderr
+
+    def test_the_name_of_a_frame_of_others(self, tmp_path: Path) -> None:
+        (tmp_path / "masks").mkdir()
+        (tmp_path / "masks" / "m.png").write_bytes(encode(np.ones((2, 3), np.uint8)))
+        mask = {"id": "00", "uri": "masks/m.png"}
+        source = {"id": "default", "uri": "s3://b/street.jpg", "masks": [mask]}
+        roi = {"sources": ["default"], "label": ["car"], "mask": {"id": "00", "value": [1, 1, 1]}}
+        frame = {"id": "f1", "context_id": "video 7", "sources": [source], "rois": [roi]}
+        (tmp_path / "frames.json").write_text(json.dumps([frame]))
+        run("import", "clearml", tmp_path, tmp_path / "n.zarr", "-q", "--image-name", "uri")
+        assert maskcube.open_masks(tmp_path / "n.zarr").image.values.tolist() == ["street.jpg"]
 
     def test_sizes(self, tmp_path: Path) -> None:
         masks = given_masks(rows_of_text("##. ..."), score=0.5)

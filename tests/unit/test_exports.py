@@ -241,22 +241,25 @@ class TestPlaces:
         with pytest.raises(StoreExists), new_folder(tmp_path / "file", overwrite=True):
             pytest.fail("it is not ours")
         with (
-            pytest.raises(StoreExists, match="no JSON"),
+            pytest.raises(StoreExists, match="no file of an export"),
             new_file(tmp_path / "out", overwrite=True),
         ):
             pytest.fail("it is not ours")
         assert (tmp_path / "out" / "thesis.tex").read_text() == "all of it"
 
-    def test_only_a_json_is_replaced(self, tmp_path: Path) -> None:
-        out = tmp_path / "analysis.py"
-        out.write_text("import maskcube")
+    @pytest.mark.parametrize(
+        "text", ["import maskcube", '{"info": {"description": "COCO 2017"}}', " ", "\n["]
+    )
+    def test_no_other_file_is_replaced(self, text: str, tmp_path: Path) -> None:
+        out = tmp_path / "analysis"
+        out.write_text(text)
         for overwrite in (True, False):
             with (
-                pytest.raises(StoreExists, match="is no JSON, and is not replaced"),
+                pytest.raises(StoreExists, match="is no file of an export, and is not replaced"),
                 new_file(out, overwrite=overwrite),
             ):
                 pytest.fail("it is not ours")
-        assert out.read_text() == "import maskcube"
+        assert out.read_text() == text
 
     def test_a_folder_of_that_name_with_partial_is_not_deleted(self, tmp_path: Path) -> None:
         (tmp_path / "out.partial").mkdir()

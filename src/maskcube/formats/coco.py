@@ -86,7 +86,7 @@ def to_coco(
     Raises
     ------
     StoreExists
-        When there is a file, and `overwrite` is not set or it is no JSON.
+        When there is a file, and `overwrite` is not set or it is no export.
     InvalidOption
         When these are no masks, or an argument has no meaning.
     MissingDependency

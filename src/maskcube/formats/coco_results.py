@@ -59,7 +59,7 @@ def to_coco_results(
     Raises
     ------
     StoreExists
-        When there is a file, and `overwrite` is not set or it is no JSON.
+        When there is a file, and `overwrite` is not set or it is no export.
     SourceError
         When `annotations` does not have an image or a noun.
     InvalidOption

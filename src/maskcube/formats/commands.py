@@ -148,6 +148,16 @@ _masks = click.option(
 )
 
 
+_image_name = click.option(
+    "--image-name",
+    "image",
+    type=click.Choice(["context_id", "id", "uri"]),
+    default="context_id",
+    show_default=True,
+    help="What of a frame is the name of its image.",
+)
+
+
 @exports.command("nucleus")
 @_exporting
 @click.option(
@@ -209,6 +219,7 @@ def _export_clearml() -> Writer:
 @imports.command("clearml")
 @_importing
 @_masks
+@_image_name
 def _import_clearml() -> Reader:
     """Read pixel masks of ClearML. SOURCE is a folder or a JSON of frames."""
     from maskcube.formats.clearml import from_clearml
@@ -237,6 +248,7 @@ def _export_clearml_alpha() -> Writer:
 @imports.command("clearml-alpha")
 @_importing
 @_masks
+@_image_name
 @click.option("--threshold", type=click.IntRange(1, 255), help="Least opacity of an object.")
 def _import_clearml_alpha() -> Reader:
     """Read alpha masks of ClearML. SOURCE is a folder or a JSON of frames."""

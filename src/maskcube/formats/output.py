@@ -23,7 +23,7 @@ REPORT = "maskcube-export.json"
 _GROUP = "zarr.json"
 """What every folder of a store has, and that of each of its arrays."""
 
-_HEAD_BYTES = 64
+_HEAD_BYTES = 256
 
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What ends a line for some readers of JSON lines, and only stands in texts."""
@@ -85,8 +85,8 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     target = _target(path)
     partial = partial_path(target)
     with _locked(target):
-        if os.path.lexists(target) and not (overwrite and _is_json(target)):
-            raise _taken(target, "no JSON", is_ours=_is_json(target))
+        if os.path.lexists(target) and not (overwrite and _is_ours(target)):
+            raise _taken(target, "no file of an export", is_ours=_is_ours(target))
         if os.path.lexists(partial) and not _is_file(partial):
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
         try:
@@ -146,12 +146,14 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _is_json(path: Path) -> bool:
-    """Whether a file looks like one that an export wrote: scripts and data do not."""
+def _is_ours(path: Path) -> bool:
+    """Whether a file looks like one that an export wrote: a list, an object of ours, or nothing."""
     if not _is_file(path):
         return False
     with path.open("rb") as opened:
-        return opened.read(_HEAD_BYTES).lstrip()[:1] in (b"", b"{", b"[")
+        head = opened.read(_HEAD_BYTES)
+    is_object = head.startswith(b"{") and b'"contributor": "maskcube ' in head
+    return is_object or head[:1] in (b"", b"[")
 
 
 def _clear(folder: Path) -> None:
