@@ -23,7 +23,7 @@ from maskcube.errors import listed
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "MOST_CSV_BYTES", "MOST_ROWS", "read_metadata"]
+__all__ = ["COLUMNS", "MOST_CSV_BYTES", "MOST_ROWS", "is_utf8", "read_metadata"]
 
 MOST_ROWS = 2**20
 """Most masks of a source. What is known of them is held in memory, some 400 bytes each."""
@@ -178,7 +178,7 @@ def _numbered(
 def _header_faults(header: list[str]) -> list[str]:
     if not header:
         return ["is empty"]
-    if not all(_is_utf8(name) and "\0" not in name for name in header):
+    if not all(is_utf8(name) and "\0" not in name for name in header):
         return ["is not UTF-8 text"]
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in COLUMNS]
@@ -234,7 +234,7 @@ class _Table:
                 self._short.add((line, len(record)))
             elif any("\0" in field for field in record):
                 self._nul.add(line)
-            elif not all(map(_is_utf8, record)):
+            elif not all(map(is_utf8, record)):
                 self._undecoded.add(line)
             else:
                 self._take(line, record, rules)
@@ -281,7 +281,8 @@ class _Table:
         return pd.DataFrame(columns, index=pd.Index(np.array(self.lines, np.int64), name="line"))
 
 
-def _is_utf8(field: str) -> bool:
+def is_utf8(field: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a pair of surrogates."""
     return field.isascii() or not any("\ud800" <= character <= "\udfff" for character in field)
 
 

@@ -72,6 +72,7 @@ FLOORS = [
     ["backend", "comparison", "verification", "segmentations"],
     ["demo"],
     [
+        "formats.choices",
         "formats.record",
         "formats.images",
         "formats.overlap",

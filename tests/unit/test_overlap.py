@@ -11,7 +11,8 @@ from scenes import images_of, rows_of_text
 
 from maskcube import InvalidOption
 from maskcube.formats import overlap as overlap_module
-from maskcube.formats.overlap import OVERLAPS, LabelMaps, label_maps
+from maskcube.formats.choices import OVERLAPS
+from maskcube.formats.overlap import LabelMaps, label_maps
 
 HAND, FINGER, RING = "#### ####", ".##. ....", ".#.. ...."
 

@@ -15,6 +15,7 @@ from typing import Any
 import xarray as xr
 
 from maskcube.errors import InvalidOption
+from maskcube.formats.choices import check_choice
 from maskcube.formats.clearml_drawing import Drawing, draw
 from maskcube.formats.clearml_frames import (
     FRAMES,
@@ -27,7 +28,7 @@ from maskcube.formats.clearml_frames import (
 )
 from maskcube.formats.clearml_palette import BACKGROUND, MaskLabels, Palette
 from maskcube.formats.clearml_regions import read_masks
-from maskcube.formats.clearml_source import FrameSource, check_image, mask_reader
+from maskcube.formats.clearml_source import IMAGES, FrameSource, mask_reader
 from maskcube.formats.clearml_values import version_labels
 from maskcube.formats.collection import Collection
 from maskcube.formats.files import Resolver
@@ -231,7 +232,7 @@ def read_clearml(
     MissingDependency
         When Pillow is not installed.
     """
-    check_image(image)
+    check_choice("image", image, IMAGES)
     frames = FrameSource(source)
     findings = Findings()
     known = frames.labels if labels is None else labels

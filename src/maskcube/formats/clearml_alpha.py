@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption
+from maskcube.formats.choices import check_choice
 from maskcube.formats.clearml_frames import (
     FRAMES,
     MASKS,
@@ -28,10 +29,10 @@ from maskcube.formats.clearml_frames import (
     object_ids,
 )
 from maskcube.formats.clearml_source import (
+    IMAGES,
     FrameSource,
     PixelFile,
     ReadBytes,
-    check_image,
     mask_reader,
     pixel_files,
 )
@@ -178,7 +179,7 @@ def read_clearml_alpha(
     MissingDependency
         When Pillow is not installed.
     """
-    check_image(image)
+    check_choice("image", image, IMAGES)
     if threshold is not None and (type(threshold) is not int or not 1 <= threshold <= _OPAQUE):
         raise InvalidOption(f"threshold={threshold!r}: give an opacity, 1 to {_OPAQUE}")
     frames, findings = FrameSource(source), Findings()

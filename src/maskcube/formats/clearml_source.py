@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
+from maskcube.errors import InvalidOption, SourceError, SourceNotFound
 from maskcube.formats.clearml_frames import FRAMES, IMAGE_NAME, LABELS, LEGEND, MASKS
 from maskcube.formats.clearml_values import Value, labels_of, value_of
 from maskcube.formats.files import MaskFiles, Resolver, read_file, source_path
@@ -22,7 +22,6 @@ __all__ = [
     "PixelFile",
     "ReadBytes",
     "Region",
-    "check_image",
     "mask_reader",
     "pixel_files",
 ]
@@ -136,12 +135,6 @@ def _line(path: Path, number: int, line: str) -> Any:  # noqa: ANN401 - whatever
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise SourceError(str(path), [f"line {number} is no JSON: {error}"]) from None
-
-
-def check_image(image: str) -> None:
-    """Raise `InvalidOption` unless this says what the name of an image is."""
-    if image not in IMAGES:
-        raise InvalidOption(f"image={image!r}: give one of {listed(IMAGES)}")
 
 
 def mask_reader(source: FrameSource, masks: str | os.PathLike[str] | Resolver | None) -> ReadBytes:

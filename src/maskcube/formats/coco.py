@@ -21,11 +21,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from maskcube.errors import InvalidOption, listed
-from maskcube.formats.coco_lines import ImageLines, counted, tallied, write_list
+from maskcube.errors import InvalidOption
+from maskcube.formats.choices import check_choice
+from maskcube.formats.coco_lines import ImageLines, counted, tallied
 from maskcube.formats.coco_mask import filled
 from maskcube.formats.images import ImageMasks, MaskImages
-from maskcube.formats.output import new_file, to_json
+from maskcube.formats.output import new_file, to_json, write_list
 from maskcube.formats.record import Record
 from maskcube.formats.report import ExportReport, Tally
 from maskcube.formats.rings import rings_of
@@ -102,8 +103,8 @@ def to_coco(
     >>> report.n_masks == masks.sizes["mask"], report.changed
     (True, [])
     """
-    _check_option("segmentation", segmentation, _SEGMENTATIONS)
-    _check_option("dialect", dialect, _DIALECTS)
+    check_choice("segmentation", segmentation, _SEGMENTATIONS)
+    check_choice("dialect", dialect, _DIALECTS)
     images = MaskImages(masks)
     image_ids = {name: number for number, name in enumerate(images.names, 1)}
     category_ids = {noun: number for number, noun in enumerate(images.nouns, 1)}
@@ -216,8 +217,3 @@ def _categories(
                 "instance_count": len(counts[noun]),
             }
         yield to_json(found)
-
-
-def _check_option(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidOption(f"{name}={value!r}: give one of {listed(known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from maskcube.formats.images import ImageMasks
 from maskcube.formats.report import Tally
 from maskcube.formats.rle import Rle
 
-__all__ = ["ImageLines", "counted", "tallied", "write_list"]
+__all__ = ["ImageLines", "counted", "tallied"]
 
 
 class ImageLines(NamedTuple):
@@ -37,12 +37,3 @@ def tallied(images: Iterable[ImageLines], tally: Tally) -> Iterator[str]:
     for image in images:
         tally.add(image.masks, image.visible, image.dropped)
         yield from image.lines
-
-
-def write_list(file: TextIO, lines: Iterable[str]) -> None:
-    """Write a list, one element a line."""
-    separator = "[\n"
-    for line in lines:
-        file.write(separator + line)
-        separator = ",\n"
-    file.write("[]" if separator == "[\n" else "\n]")

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from maskcube.errors import missing
 from maskcube.formats.rle import Rle
+from maskcube.manifest import MOST_MASK_BYTES
 
 __all__ = ["Size", "checked_mask", "filled", "packed", "size_of"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-_MOST_PIXELS = 2**28
-"""Of a mask: 16,384 x 16,384, a quarter of a gigabyte."""
 _MOST_TEXT = 2**24
 """Characters of compressed counts; those of a mask of pure noise have less than two a pixel."""
 _MOST_EDGE = 2**22
@@ -65,8 +64,8 @@ def size_of(height: object, width: object) -> Size | None:
         return None
     if type(height) is not int or type(width) is not int or height < 1 or width < 1:
         raise ValueError("height and width are no pixels")
-    if height * width > _MOST_PIXELS:
-        raise ValueError(f"is larger than the {_MOST_PIXELS:,} pixels that a mask may have")
+    if height * width > MOST_MASK_BYTES:
+        raise ValueError(f"is larger than the {MOST_MASK_BYTES:,} pixels that a mask may have")
     return height, width
 
 

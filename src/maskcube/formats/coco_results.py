@@ -14,9 +14,9 @@ import xarray as xr
 
 from maskcube.errors import InvalidOption, SourceError, listed
 from maskcube.formats.coco_file import Id, coco_labels
-from maskcube.formats.coco_lines import ImageLines, counted, tallied, write_list
+from maskcube.formats.coco_lines import ImageLines, counted, tallied
 from maskcube.formats.images import ImageMasks, MaskImages
-from maskcube.formats.output import new_file, to_json
+from maskcube.formats.output import new_file, to_json, write_list
 from maskcube.formats.record import number_of
 from maskcube.formats.report import ExportReport, Tally
 from maskcube.formats.rle import Rle

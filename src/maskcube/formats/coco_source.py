@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from maskcube.errors import InvalidOption, SourceError, listed
+from maskcube.errors import InvalidOption, SourceError
+from maskcube.formats.choices import check_choice
 from maskcube.formats.coco_file import (
     CocoLabels,
     Faults,
@@ -129,8 +130,8 @@ def read_coco(
     MissingDependency
         When there are polygons and pycocotools is not installed.
     """
-    _check_option("crowd", crowd, _CROWD)
-    _check_option("without_mask", without_mask, _WITHOUT_MASK)
+    check_choice("crowd", crowd, _CROWD)
+    check_choice("without_mask", without_mask, _WITHOUT_MASK)
     path, faults = source_path(source), Faults()
     document = read_json(path)
     files, labels_of = [path], document
@@ -273,8 +274,3 @@ def _edges(entry: Mapping[str, Any]) -> list[float | None]:
 def _key(entry: object, position: int) -> Id:
     key = entry.get("id") if isinstance(entry, dict) else None
     return key if isinstance(key, int | str) else f"at {position}"
-
-
-def _check_option(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidOption(f"{name}={value!r}: give one of {listed(known)}")

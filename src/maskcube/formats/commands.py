@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from maskcube.formats.choices import FITS, OVERLAPS
 from maskcube.options import as_json, images, nouns, print_report, quiet, reach, resumable, workers
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ Writer = Callable[..., "ExportReport"]
 Reader = Callable[..., "ConversionReport"]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_RULES = ("smallest", "score", "order", "error")
+_RULES = tuple(rule for rule in OVERLAPS if rule != "layers")
 
 
 @click.group("export")
@@ -96,7 +97,7 @@ def _importing(chosen: Callable[..., Reader]) -> Callable[..., None]:
         click.option("--shape", type=(int, int), help="Height and width of the store's masks."),
         click.option(
             "--fit",
-            type=click.Choice(["refuse", "pad", "resize"]),
+            type=click.Choice(FITS),
             default="refuse",
             show_default=True,
             help="What to do with masks of another size.",
@@ -146,8 +147,6 @@ _source_uri = click.option(
 _masks = click.option(
     "--masks", metavar="FOLDER", help="Where the mask files are, if not beside SOURCE."
 )
-
-
 _image_name = click.option(
     "--image-name",
     "image",

@@ -52,7 +52,8 @@ class MaskFiles:
         """
         data = self._read(name)
         # It is looked at before anything is written, and read again when it is stored.
-        if self._crcs.setdefault(name, zlib.crc32(data)) != zlib.crc32(data):
+        crc = zlib.crc32(data)
+        if self._crcs.setdefault(name, crc) != crc:
             raise ValueError("has other bytes than when it was first read")
         return data
 

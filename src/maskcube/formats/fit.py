@@ -9,17 +9,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.errors import InvalidOption, listed
+from maskcube.errors import listed
+from maskcube.formats.choices import FITS, check_choice, check_size
 from maskcube.formats.record import Record
-from maskcube.layout import DIMS
+from maskcube.manifest import MOST_MASK_BYTES
 
-__all__ = ["FITS", "check_fit", "common_shape", "fitted", "fitted_record"]
-
-FITS = ("refuse", "pad", "resize")
-"""What is done with masks of another size: see `fitted`."""
-
-_MOST_PIXELS = 2**28
-"""Of masks that are padded to hold the highest and the widest: 16,384 x 16,384."""
+__all__ = ["check_fit", "common_shape", "fitted", "fitted_record"]
 
 Shape = tuple[int, int]
 """Height and width in pixels."""
@@ -27,15 +22,8 @@ Shape = tuple[int, int]
 
 def check_fit(fit: str, shape: Shape | None) -> None:
     """Raise `InvalidOption` unless this says what is done with masks of another size."""
-    if fit not in FITS:
-        raise InvalidOption(f"fit={fit!r}: give one of {listed(FITS)}")
-    sizes: tuple[object, ...] = () if shape is None else tuple(shape)
-    if shape is not None and not (len(sizes) == len(DIMS[1:]) and all(map(_is_size, sizes))):
-        raise InvalidOption(f"shape={shape!r}: give height and width in pixels")
-
-
-def _is_size(value: object) -> bool:
-    return type(value) is int and value > 0
+    check_choice("fit", fit, FITS)
+    check_size("shape", shape)
 
 
 def common_shape(sizes: Sequence[Shape], fit: str) -> tuple[Shape, list[str]]:
@@ -47,7 +35,7 @@ def common_shape(sizes: Sequence[Shape], fit: str) -> tuple[Shape, list[str]]:
     most = counts.most_common(1)[0][0]
     if fit == "pad":
         height, width = (max(sides) for sides in zip(*counts, strict=True))
-        if height * width <= max(_MOST_PIXELS, *(h * w for h, w in counts)):
+        if height * width <= max(MOST_MASK_BYTES, *(h * w for h, w in counts)):
             return (height, width), []
         fault = f"masks would be padded to {height:,} x {width:,} pixels, which are too many"
         return (height, width), [f"{fault}; fit='resize' scales them"]

@@ -22,7 +22,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from maskcube.errors import InvalidOption, listed
+from maskcube.errors import InvalidOption
+from maskcube.formats.choices import check_choice
 from maskcube.formats.images import ImageMasks, MaskImages
 from maskcube.formats.names import file_names
 from maskcube.formats.nucleus_segments import KINDS, MOST_SEGMENTS, Palette
@@ -125,8 +126,8 @@ def to_nucleus(
     True
     """
     images = MaskImages(masks)
-    _check_choice("geometry", geometry, _GEOMETRIES)
-    _check_choice("kind", kind, KINDS)
+    check_choice("geometry", geometry, _GEOMETRIES)
+    check_choice("kind", kind, KINDS)
     check_overlap(overlap, why="an item of Nucleus has one; geometry='polygon' keeps overlaps, or")
     check_share(min_visible)
     if geometry is not None:
@@ -143,11 +144,6 @@ def to_nucleus(
         background=background,
     )
     return _write_maps(images, out, palette, mask_url, overwrite=overwrite, progress=progress)
-
-
-def _check_choice(name: str, value: object, choices: Collection[object]) -> None:
-    if value not in choices:
-        raise InvalidOption(f"{name}={value!r}: give one of {listed(choices)}")
 
 
 @dataclass(frozen=True)

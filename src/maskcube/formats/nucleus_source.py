@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcube.errors import InvalidOption, SourceError, SourceNotFound, listed
+from maskcube.formats.choices import check_size
 from maskcube.formats.collection import Collection
 from maskcube.formats.files import Resolver, source_path
 from maskcube.formats.intake import store_collection
@@ -98,7 +99,8 @@ def read_nucleus(
     folder, files = _place_of(source)
     findings = NucleusFindings()
     maps = MapReader(_map_files(masks, folder), findings)
-    outlines = OutlineReader(_checked_size(size), findings)
+    check_size("size", size)
+    outlines = OutlineReader(size, findings)
     reader = _Reader(types, maps, outlines, findings)
     sources: list[Any] = [*files] or [source]
     for each in sources:
@@ -173,16 +175,6 @@ def from_nucleus(
 def _check_types(types: Some[str]) -> None:
     if isinstance(types, str) or not types or not set(types) <= set(_TYPES):
         raise InvalidOption(f"types={types!r}: give a list of some of {listed(_TYPES)}")
-
-
-def _checked_size(size: tuple[int, int] | None) -> tuple[int, int] | None:
-    sizes: tuple[object, ...] = () if size is None else tuple(size)
-    is_size = len(sizes) == len(("y", "x")) and all(
-        type(each) is int and each > 0 for each in size or ()
-    )
-    if size is not None and not is_size:
-        raise InvalidOption(f"size={size!r}: give height and width in pixels")
-    return size
 
 
 def _place_of(source: Source) -> tuple[Path | None, list[Path]]:

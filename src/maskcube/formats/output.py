@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -15,7 +15,7 @@ from maskcube.errors import InvalidOption, MaskcubeError, StoreExists
 from maskcube.paths import folder_path, partial_path
 from maskcube.provenance import generator
 
-__all__ = ["REPORT", "new_file", "new_folder", "to_json"]
+__all__ = ["REPORT", "new_file", "new_folder", "to_json", "write_list"]
 
 REPORT = "maskcube-export.json"
 """The report in a folder of an export; only a folder with one is ever replaced or deleted."""
@@ -50,8 +50,9 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     target = _target(path)
     partial = partial_path(target)
     with _locked(target):
-        if os.path.lexists(target) and not (overwrite and _is_export(target)):
-            raise _taken(target, "no folder of an export", is_ours=_is_export(target))
+        is_ours = _is_export(target)
+        if os.path.lexists(target) and not (overwrite and is_ours):
+            raise _taken(target, "no folder of an export", is_ours=is_ours)
         if os.path.lexists(partial) and not (_is_export(partial) or _is_empty(partial)):
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
         _clear(partial)
@@ -73,7 +74,7 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     path : str or pathlib.Path
         What it will be called, on this machine.
     overwrite : bool
-        Replace a JSON that is there.
+        Replace the file of an earlier export.
 
     Raises
     ------
@@ -85,8 +86,9 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     target = _target(path)
     partial = partial_path(target)
     with _locked(target):
-        if os.path.lexists(target) and not (overwrite and _is_ours(target)):
-            raise _taken(target, "no file of an export", is_ours=_is_ours(target))
+        is_ours = _is_ours(target)
+        if os.path.lexists(target) and not (overwrite and is_ours):
+            raise _taken(target, "no file of an export", is_ours=is_ours)
         if os.path.lexists(partial) and not _is_file(partial):
             raise StoreExists(f"{partial} is in the way, and no unfinished export: delete it")
         try:
@@ -100,6 +102,15 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[TextIO]:
 def to_json(value: object) -> str:
     """Return a value as JSON on one line; raises where it has NaN or what JSON does not know."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS)
+
+
+def write_list(file: TextIO, lines: Iterable[str]) -> None:
+    """Write a list, one element a line."""
+    separator = "[\n"
+    for line in lines:
+        file.write(separator + line)
+        separator = ",\n"
+    file.write("[]" if separator == "[\n" else "\n]")
 
 
 def _target(path: str | Path) -> Path:

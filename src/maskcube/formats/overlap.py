@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption, listed
+from maskcube.formats.choices import OVERLAPS, check_choice
 from maskcube.formats.images import ImageMasks
 
-__all__ = ["OVERLAPS", "LabelMaps", "check_overlap", "check_share", "label_maps"]
-
-OVERLAPS = ("smallest", "score", "order", "error", "layers")
-"""What is on top where masks overlap: see `label_maps`."""
+__all__ = ["LabelMaps", "check_overlap", "check_share", "label_maps"]
 
 _MOST_PAIRS = 1_000
 """Of masks that overlap: when there are more, no further ones are looked for."""
@@ -51,8 +49,7 @@ def check_overlap(overlap: str, *, layers: bool = False, why: str = "") -> None:
     known = OVERLAPS if layers else tuple(rule for rule in OVERLAPS if rule != "layers")
     if overlap == "layers" and not layers:
         raise InvalidOption(f"overlap='layers' gives several maps an image; {why}: {listed(known)}")
-    if overlap not in known:
-        raise InvalidOption(f"overlap={overlap!r}: give one of {listed(known)}")
+    check_choice("overlap", overlap, known)
 
 
 def check_share(min_visible: object) -> None:

@@ -8,7 +8,7 @@ https://cocodataset.org/#format-data and https://github.com/cocodataset/panoptic
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -21,7 +21,7 @@ from maskcube.formats.files import Resolver
 from maskcube.formats.images import ImageMasks, MaskImages
 from maskcube.formats.intake import store_collection
 from maskcube.formats.names import file_names
-from maskcube.formats.output import new_folder, to_json
+from maskcube.formats.output import new_folder, to_json, write_list
 from maskcube.formats.overlap import check_overlap, check_share, label_maps
 from maskcube.formats.panoptic_source import JSON_NAME, read_panoptic
 from maskcube.formats.png import encode
@@ -279,18 +279,10 @@ def _begin(
     )
     info = {"description": "Object masks", "version": "1.0", "contributor": generator()}
     file.write(f'{{"info": {to_json(info)},\n"licenses": [],\n"images": ')
-    _write_list(file, pictures)
+    write_list(file, map(to_json, pictures))
     file.write(',\n"categories": ')
-    _write_list(file, kinds)
+    write_list(file, map(to_json, kinds))
     file.write(',\n"annotations": [')
-
-
-def _write_list(file: TextIO, items: Iterable[dict[str, Any]]) -> None:
-    file.write("[")
-    file.writelines(
-        f"{',' if number else ''}\n{to_json(item)}" for number, item in enumerate(items)
-    )
-    file.write("]")
 
 
 def _category_colours(n_colours: int) -> list[list[int]]:

@@ -11,6 +11,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcube.metadata import is_utf8
+
 __all__ = ["BOX", "Record", "columns_of", "records_of"]
 
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
@@ -74,7 +76,7 @@ class Record:
 def text_of(name: str, value: object, *, empty: bool = False) -> str:
     """Return a text as it is; raises `ValueError` when it is none that a store can hold."""
     is_text = isinstance(value, str) and (value or empty) and "\0" not in value
-    if not is_text or not _is_utf8(str(value)):
+    if not is_text or not is_utf8(str(value)):
         raise ValueError(f"{name} must be a text, found {_shown(value)}")
     return str(value)
 
@@ -122,10 +124,6 @@ def _flag(value: object) -> int:
     if not isinstance(value, int) or value not in (0, 1):
         raise ValueError(f"localized must be 0 or 1, found {_shown(value)}")
     return int(value)
-
-
-def _is_utf8(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _shown(value: object) -> str:
