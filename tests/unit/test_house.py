@@ -118,6 +118,12 @@ FLOORS = [
         "formats.coco_results",
     ],
     ["formats.commands"],
+    [
+        "insilico.errors",
+        "insilico.brain",
+        "insilico.weights",
+        "insilico.backbones",
+    ],
     ["cli"],
 ]
 """Lower floors first. A module imports from lower floors, or from earlier on its own."""

@@ -1,0 +1,65 @@
+"""What makes features of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcube.errors import listed
+from maskcube.insilico.errors import InvalidParameterError
+
+__all__ = ["N_FRAMES", "Backbone", "Pixels", "backbone_of"]
+
+N_FRAMES = 14
+"""Frames that a backbone sees of a video."""
+
+_GRID = 8
+
+
+class Backbone(Protocol):
+    """What makes features of videos."""
+
+    n_features: int
+    """Features of a video."""
+
+    def __call__(self, videos: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features of videos: (video, 14, 3, height, width) to (video, feature)."""
+
+
+class Pixels:
+    """A backbone of mean colours in an 8 x 8 grid, frame by frame: for samples and tests."""
+
+    n_features = N_FRAMES * 3 * _GRID * _GRID
+
+    def __call__(self, videos: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the mean of each colour in each field of the grid: (video, feature) float32."""
+        rows, columns = (
+            np.linspace(0, side, _GRID + 1).astype(int)[:-1] for side in videos.shape[-2:]
+        )
+        sums = np.add.reduceat(np.add.reduceat(videos, rows, -2, np.float32), columns, -1)
+        heights, widths = (
+            np.diff(np.append(edges, side))
+            for edges, side in zip((rows, columns), videos.shape[-2:], strict=True)
+        )
+        means: NDArray[np.float32] = (sums / np.outer(heights, widths)).astype(np.float32)
+        return means.reshape(len(videos), -1)
+
+
+_MADE_BY: dict[str, Callable[[str], Backbone]] = {"pixels": lambda _: Pixels()}
+"""A backbone for a device, by its name."""
+
+
+def backbone_of(name: str, device: str = "auto") -> Backbone:
+    """Return the backbone of a name.
+
+    Raises
+    ------
+    InvalidParameterError
+        When there is none of that name.
+    """
+    if name not in _MADE_BY:
+        raise InvalidParameterError(f"backbone={name!r}: there are {listed(_MADE_BY)}")
+    return _MADE_BY[name](device)

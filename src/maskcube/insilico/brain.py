@@ -1,0 +1,108 @@
+"""The brain that a model answers for: which voxels, where they are, and how well they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MEASURES", "Brain", "Region", "Volume"]
+
+MEASURES = {
+    "noiseceiling_task_train_n_1": "noise ceiling of one repeat of a training video",
+    "noiseceiling_task_train_n_3": "noise ceiling of the mean of 3 repeats of a training video",
+    "noiseceiling_task_test_n_1": "noise ceiling of one repeat of a test video",
+    "noiseceiling_task_test_n_10": "noise ceiling of the mean of 10 repeats of a test video",
+    "correlation": "correlation of predicted and measured responses to the test videos",
+    "r2": "square of that correlation",
+    "explained_variance": "explained variance as a share of what the noise ceiling allows",
+}
+"""What is said of each voxel, by BERG's names."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of interest: voxels of the volume.
+
+    Parameters
+    ----------
+    indices : numpy.ndarray
+        (n, 3) int64: where its voxels are in the volume.
+    flat : numpy.ndarray
+        (n,) int64: the same "with respect to the flattened group mask", as BERG's files have it.
+        Never rows of a model: its voxels are those of another mask.
+    """
+
+    indices: NDArray[np.int64]
+    flat: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Which voxels of a volume belong to a mask, and where the volume is.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        (i, j, k) bool.
+    affine : numpy.ndarray
+        (4, 4) float64: from i, j, k to x, y, z in mm.
+    header : bytes, optional
+        The NIfTI-1 header, 348 bytes.
+    """
+
+    mask: NDArray[np.bool_]
+    affine: NDArray[np.float64]
+    header: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Brain:
+    """What is known of the voxels of one subject.
+
+    Parameters
+    ----------
+    voxels : Volume
+        The voxels that the model answers for. Row r of its coefficients is the r-th True voxel of
+        the mask, in C order.
+    group : Volume
+        The voxels that all subjects have.
+    regions : mapping of str to Region
+        The regions of interest by their names.
+    measures : mapping of str to numpy.ndarray
+        (voxel,) float each: see `MEASURES`.
+    """
+
+    voxels: Volume
+    group: Volume
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    measures: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+
+    @cached_property
+    def indices(self) -> NDArray[np.int64]:
+        """Where each voxel is in the volume: (voxel, 3) int64."""
+        return np.argwhere(self.voxels.mask)
+
+    @cached_property
+    def _row_of(self) -> NDArray[np.int64]:
+        """The row of each place of the volume, (i, j, k) int64; -1 where there is no voxel."""
+        mask = self.voxels.mask
+        counted = np.cumsum(mask.ravel()).reshape(mask.shape) - 1
+        return np.where(mask, counted, -1)
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels that the model answers for."""
+        return len(self.indices)
+
+    def rows(self, region: str) -> NDArray[np.int64]:
+        """Return the rows of a region's voxels, ascending; those outside of the mask have none.
+
+        By their places in the volume, as the rows of a model follow the subject's mask, and a
+        region's flat indices another one.
+        """
+        found = self._row_of[tuple(self.regions[region].indices.T)]
+        return np.unique(found[found >= 0])

@@ -1,0 +1,71 @@
+"""What a model is made of, wherever it is read from: nothing is read before it is indexed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from maskcube.insilico.brain import Brain
+
+__all__ = ["Components", "LazyArray", "Regression", "Weights"]
+
+
+class LazyArray(Protocol):
+    """An array that is read where it is indexed: by slices, or by sorted rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its type."""
+
+    def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401 - as numpy
+        """Return what is asked for, in memory."""
+
+
+class Components(NamedTuple):
+    """From features to a few scores: z-scored, then projected. All subjects share it."""
+
+    mean: LazyArray
+    """(feature,) float."""
+    scale: LazyArray
+    """(feature,) float: standard deviations, 1 where there is none."""
+    components: LazyArray
+    """(component, feature) float."""
+
+
+class Regression(NamedTuple):
+    """From scores to the responses of a subject's voxels."""
+
+    coef: LazyArray
+    """(voxel, component) float."""
+    intercept: LazyArray
+    """(voxel,) float."""
+
+
+class Weights(Protocol):
+    """A place that models are read from: BERG's folder, or a store."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+
+    @property
+    def backbone(self) -> str:
+        """Name of what makes features of videos: see `maskcube.insilico.backbones`."""
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects that there are, ascending."""
+
+    def components(self) -> Components:
+        """Return what all subjects share; raises a leaf of `ModelLoadError`."""
+
+    def regression(self, subject: int) -> Regression:
+        """Return the regression of a subject; raises a leaf of `ModelLoadError`."""
+
+    def brain(self, subject: int) -> Brain:
+        """Return what is known of a subject's voxels; raises a leaf of `ModelLoadError`."""
