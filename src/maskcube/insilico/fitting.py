@@ -1,0 +1,173 @@
+"""Makes an encoding model of videos, or their features, and the responses to these."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from maskcube.errors import StoreExists
+from maskcube.insilico.backbones import Backbone
+from maskcube.insilico.brain import Brain
+from maskcube.insilico.columns import Columns, spare_bytes
+from maskcube.insilico.draft import Draft, new_model
+from maskcube.insilico.fit_inputs import Inputs
+from maskcube.insilico.fit_report import FitReport
+from maskcube.insilico.gram import Gram, PrincipalComponents, block_width, project, scores_of
+from maskcube.insilico.measured import Fitted, Measured, fit_voxels
+from maskcube.insilico.model_store import ModelStore, read_root
+from maskcube.insilico.scratch import Scratch
+from maskcube.insilico.weights import Components
+from maskcube.objects import StoreLike, open_objects
+
+__all__ = ["fit"]
+
+
+def fit(
+    features: ArrayLike,
+    responses: ArrayLike,
+    store: StoreLike,
+    *,
+    n_components: int = 100,
+    test_features: ArrayLike | None = None,
+    test_responses: ArrayLike | None = None,
+    subject: int = 1,
+    brain: Brain | None = None,
+    backbone: str | Path | Backbone = "s3d",
+    device: str = "auto",
+    memory: str | int = "1GiB",
+    overwrite: bool = False,
+    progress: bool = True,
+    storage_options: dict[str, Any] | None = None,
+) -> FitReport:
+    """Make an encoding model of videos and the responses to them, as BERG's was made [1]_.
+
+    Features are z-scored, projected on their principal components, and each voxel's response, the
+    mean over repeats, is regressed on the scores, with an intercept. The numbers are those of
+    scikit-learn's ``StandardScaler``, ``TruncatedSVD`` and ``LinearRegression``, but neither
+    features nor responses need fit into memory: see `maskcube.insilico.gram`. `BERG` opens the
+    store.
+
+    What would be read again and again, because it is videos, or because of its chunks, is copied to
+    the temporary folder first; components are kept there until all are known.
+
+    A run that was killed while it wrote is resumed by the same call. With the same features, too,
+    another subject is added to a store that is complete.
+
+    Parameters
+    ----------
+    features : numpy.ndarray, zarr.Array, dask.array.Array or xarray.DataArray
+        Features, (video, feature) numbers, best in chunks of all videos and some thousand features.
+        Or videos, (video, frame, 3, height, width) of integers in 0..255, square, at least 14
+        frames, of which `backbone` makes features.
+    responses : numpy.ndarray, zarr.Array, dask.array.Array or xarray.DataArray
+        (video, voxel) or (video, repeat, voxel), in any unit, best z-scored in each session. A
+        video's mean over repeats that is NaN counts as 0; the report says how many these are.
+    store : path, URL or zarr Store
+        Where the model goes.
+    n_components : int
+        Principal components to keep: fewer than videos.
+    test_features : numpy.ndarray, zarr.Array, dask.array.Array or xarray.DataArray, optional
+        Features of other videos, or these: see `features`.
+    test_responses : numpy.ndarray, zarr.Array, dask.array.Array or xarray.DataArray, optional
+        Responses to these, of the same voxels: see `responses`. NaN stays what it is.
+    subject : int
+        Whose responses these are, 1 or more.
+    brain : Brain, optional
+        Where the voxels are: one for each True voxel of its mask, in C order. Its measures are
+        replaced by those found here. Without it there are rows, and no regions.
+    backbone : str, path or callable
+        What makes features of videos: "s3d", the path of its weights, "pixels", or a callable, see
+        `maskcube.insilico.backbones.Backbone`. Of features, what has made them.
+    device : str
+        Where S3D runs: see `BERG.get_encoding_model`.
+    memory : str or int
+        Most memory that the process may take, in bytes or as a text like ``"1GiB"``, apart from
+        what the backbone takes.
+    overwrite : bool
+        Replace a store of models that is there, all its subjects with it.
+    progress : bool
+        Show progress bars on stderr.
+    storage_options : dict, optional
+        For a store at a URL: how to reach it.
+
+    Returns
+    -------
+    FitReport
+        With the measures of each voxel, which the store has too if there is a `brain`: noise
+        ceilings of one repeat and of the mean of all in percent, where there are repeats;
+        correlation, its square, and explained variance as a share of what the ceiling allows,
+        where there are tests. Their names, and rules, are BERG's: see `MEASURES`.
+
+    Raises
+    ------
+    InvalidParameterError
+        When something given does not fit: says everything that does not.
+    StimulusError
+        When a video has values outside of 0..255.
+    InvalidOption
+        When `memory` is no number of bytes, or too little.
+    StoreExists
+        When something else is at that place, or the subject is in the store.
+    ResourceError
+        When the temporary folder has no room.
+
+    References
+    ----------
+    .. [1] https://github.com/gifale95/BERG
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from maskcube.insilico import BERG
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(60, 500))
+    >>> responses = features[:, :3] + rng.normal(size=(60, 3)) / 10
+    >>> report = fit(features, responses, "fitted.zarr", n_components=20, progress=False)
+    >>> report.n_voxels, report.n_components
+    (3, 20)
+    >>> model = BERG("fitted.zarr").get_encoding_model("fmri-bmd-s3d", subject=1)
+    >>> model.encode(features).shape
+    (60, 3)
+    """
+    started = time.monotonic()
+    given = Inputs.checked(
+        features, responses, test_features, test_responses, n_components, subject, brain,
+        backbone=backbone, device=device,
+    )
+    _refuse_taken(store, storage_options, given, overwrite=overwrite)
+    with TemporaryDirectory(prefix="maskcube-fit-") as folder:
+        run = _Run(given, Path(folder), memory, progress=progress)
+        gram = run.gram()
+        plan = {
+            "features": gram.digest,
+            "n_videos": len(given.responses),
+            "n_components": given.n_components,
+        }
+        with new_model(
+            store,
+            plan,
+            shape=(given.n_components, run.features.width),
+            backbone=given.backbone_name,
+            overwrite=overwrite,
+            storage_options=storage_options,
+        ) as draft:
+            if draft.subjects:
+                components = ModelStore.open(store, storage_options).components()
+                train_scores = run.scores(components, run.features, "train")
+            else:
+                found = run.components(gram)
+                components, train_scores = found.weights, found.scores
+                for block in draft.blocks:
+                    draft.put_block(block, *(part[..., block] for part in components))
+            fitted = run.voxels(components, train_scores)
+            known = None if brain is None else replace(brain, measures=fitted.measures)
+            draft.put_subject(given.subject, fitted.regression, known)
+    return FitReport()
