@@ -125,10 +125,10 @@ def noise_ceiling(
     (array([50.]), array([33.3]))
     """
     columns = _repeated(responses)
-    averaged = columns.shape[1] if n is None else n
+    averaged: object = columns.shape[1] if n is None else n
     if isinstance(averaged, bool) or not isinstance(averaged, int | np.integer) or averaged < 1:
         raise InvalidParameterError(f"n={n!r}: say of how many repeats the mean is, 1 or more")
-    return _voxelwise(lambda block: ceiling_of(*variances(block), averaged), memory, columns)
+    return _voxelwise(lambda block: ceiling_of(*variances(block), int(averaged)), memory, columns)
 
 
 def correlation(
@@ -162,8 +162,9 @@ def correlation(
     >>> correlation([[0, 1], [1, 0], [2, 3]], [[1, 5], [2, 5], [3, 5]])
     array([ 1., nan])
     """
-    columns = Columns(predicted, "predicted", _MEASURED[:1]), Columns(
-        measured, "measured", _MEASURED
+    columns = (
+        Columns(predicted, "predicted", _MEASURED[:1]),
+        Columns(measured, "measured", _MEASURED),
     )
     one, other = (found.shape[:1] + found.shape[-1:] for found in columns)
     if one != other:
@@ -280,7 +281,8 @@ def pearson(predicted: _Floats, measured: _Floats) -> _Floats:
         norm = np.where(constant, np.nan, np.sqrt(np.einsum("ij,ij->j", centred, centred)))
         with np.errstate(divide="ignore", invalid="ignore"):
             normed.append(centred / norm)
-    return np.clip(np.einsum("ij,ij->j", *normed), -1, 1)
+    found: _Floats = np.clip(np.einsum("ij,ij->j", *normed), -1, 1)
+    return found
 
 
 def _repeated(responses: ArrayLike) -> Columns:
@@ -293,9 +295,7 @@ def _repeated(responses: ArrayLike) -> Columns:
     return columns
 
 
-def _voxelwise(
-    measure: Callable[..., _Floats], memory: str | int, *arrays: Columns
-) -> _Floats:
+def _voxelwise(measure: Callable[..., _Floats], memory: str | int, *arrays: Columns) -> _Floats:
     """Return a measure of every voxel, of blocks of voxels that fit into memory."""
     n_values = sum(int(np.prod(array.shape[:-1])) for array in arrays)
     # As read, as float64, and what the measure makes of it.

@@ -145,8 +145,7 @@ def spare_bytes(memory: str | int, needed: int) -> int:
     if spare < _LEAST_BYTES:
         least = -(-(_PROCESS_BYTES + needed + _LEAST_BYTES) // 2**20)
         raise InvalidOption(
-            f"memory={memory!r} is too little for so many videos: give at least"
-            f" memory='{least}MiB'"
+            f"memory={memory!r} is too little for so many videos: give at least memory='{least}MiB'"
         )
     return spare
 

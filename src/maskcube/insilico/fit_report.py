@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
 __all__ = ["FitReport"]
 
 
@@ -83,5 +82,3 @@ def _told(values: NDArray[np.float32]) -> dict[str, float | int | None]:
         "maximum": float(known.max()) if len(known) else None,
         "n_nan": len(values) - len(known),
     }
-
-

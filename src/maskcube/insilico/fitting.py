@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from maskcube.errors import StoreExists
 from maskcube.insilico.backbones import Backbone
 from maskcube.insilico.brain import Brain
-from maskcube.insilico.columns import Columns, spare_bytes
 from maskcube.insilico.draft import Draft, new_model
 from maskcube.insilico.fit_inputs import Inputs
 from maskcube.insilico.fit_report import FitReport
-from maskcube.insilico.gram import Gram, PrincipalComponents, block_width, project, scores_of
-from maskcube.insilico.measured import Fitted, Measured, fit_voxels
+from maskcube.insilico.fit_run import FitRun
+from maskcube.insilico.gram import Gram
+from maskcube.insilico.measured import Fitted, Measured
 from maskcube.insilico.model_store import ModelStore, read_root
-from maskcube.insilico.scratch import Scratch
-from maskcube.insilico.weights import Components
-from maskcube.objects import StoreLike, open_objects
+from maskcube.objects import PLAN, StoreLike, open_objects
 
 __all__ = ["fit"]
 
@@ -56,7 +52,8 @@ def fit(
     store.
 
     What would be read again and again, because it is videos, or because of its chunks, is copied to
-    the temporary folder first; components are kept there until all are known.
+    the temporary folder first; components are kept there until all are known. A killed run leaves
+    its folder there, ``maskcube-fit-...``.
 
     A run that was killed while it wrote is resumed by the same call. With the same features, too,
     another subject is added to a store that is complete.
@@ -139,35 +136,90 @@ def fit(
     """
     started = time.monotonic()
     given = Inputs.checked(
-        features, responses, test_features, test_responses, n_components, subject, brain,
-        backbone=backbone, device=device,
+        {
+            "features": features,
+            "responses": responses,
+            "test_features": test_features,
+            "test_responses": test_responses,
+        },
+        n_components=n_components,
+        subject=subject,
+        brain=brain,
+        backbone=backbone,
+        device=device,
     )
-    _refuse_taken(store, storage_options, given, overwrite=overwrite)
+    if not overwrite:
+        _refuse_taken(store, storage_options, given.subject)
     with TemporaryDirectory(prefix="maskcube-fit-") as folder:
-        run = _Run(given, Path(folder), memory, progress=progress)
+        run = FitRun(given, Path(folder), memory, show=progress)
         gram = run.gram()
-        plan = {
-            "features": gram.digest,
-            "n_videos": len(given.responses),
-            "n_components": given.n_components,
-        }
+        singular = gram.singular(given.n_components)
         with new_model(
             store,
-            plan,
+            _plan(given, gram),
             shape=(given.n_components, run.features.width),
             backbone=given.backbone_name,
             overwrite=overwrite,
             storage_options=storage_options,
         ) as draft:
             if draft.subjects:
+                # What others are fitted to stays as it is, to the last bit.
                 components = ModelStore.open(store, storage_options).components()
-                train_scores = run.scores(components, run.features, "train")
+                scores = run.scores(components, run.features)
             else:
-                found = run.components(gram)
-                components, train_scores = found.weights, found.scores
+                found = run.components(gram, singular)
+                components, scores = found.weights, found.scores
                 for block in draft.blocks:
                     draft.put_block(block, *(part[..., block] for part in components))
-            fitted = run.voxels(components, train_scores)
+            fitted = run.voxels(components, scores)
             known = None if brain is None else replace(brain, measures=fitted.measures)
             draft.put_subject(given.subject, fitted.regression, known)
-    return FitReport()
+    kept = scores.var(axis=0).sum() / (np.trace(gram.products) / len(scores))
+    return FitReport(
+        **_counts(given),
+        location=draft.location,
+        n_features=len(gram.mean),
+        n_constant=gram.n_constant,
+        explained_variance_ratio=float(kept),
+        n_missing=fitted.n_missing,
+        n_voxels_missing=fitted.n_voxels_missing,
+        n_kept=draft.n_kept,
+        seconds=time.monotonic() - started,
+        measures=fitted.measures,
+    )
+
+
+def _plan(given: Inputs, gram: Gram) -> dict[str, Any]:
+    """Return what the components are made of, which all subjects of a store share."""
+    return {
+        "features": gram.digest,
+        "n_videos": len(given.responses),
+        "n_components": given.n_components,
+    }
+
+
+def _refuse_taken(store: StoreLike, storage_options: dict[str, Any] | None, subject: int) -> None:
+    """Raise before anything is computed if it could not be written."""
+    objects = open_objects(store, storage_options, read_only=False)
+    root = read_root(objects)
+    if root is not None and subject in root["subjects"]:
+        raise StoreExists(
+            f"{objects.location} has a model of subject {subject}; overwrite=True would replace the"
+            f" store, with all of {root['subjects']}"
+        )
+    is_begun = root is not None or objects.size(PLAN) is not None
+    if not is_begun and next(objects.keys(), None) is not None:
+        raise StoreExists(f"{objects.location} is no store of encoding models, and is not replaced")
+
+
+def _counts(given: Inputs) -> dict[str, int]:
+    """Return what of the report is known from the arguments."""
+    n_videos, *repeats, n_voxels = given.responses.shape
+    return {
+        "subject": given.subject,
+        "n_videos": n_videos,
+        "n_repeats": repeats[0] if repeats else 1,
+        "n_test": 0 if given.test_responses is None else len(given.test_responses),
+        "n_components": given.n_components,
+        "n_voxels": n_voxels,
+    }

@@ -58,9 +58,7 @@ class Measured:
         if not self.has_noise:
             return {}
         signal, noise = variances(block)
-        return {
-            self.ceiling_name(n): ceiling_of(signal, noise, n) for n in (1, self.n_repeats)
-        }
+        return {self.ceiling_name(n): ceiling_of(signal, noise, n) for n in (1, self.n_repeats)}
 
 
 @dataclass

@@ -209,8 +209,10 @@ class ModelStore:
         names = [str(name) for name in self._values(f"{path}/region").tolist()]
         indices = self._values(f"{path}/region_indices").astype(np.int64)
         flat = self._values(f"{path}/region_flat")
-        ends = np.cumsum(self._values(f"{path}/region_size"))[:-1]
-        parts = zip(names, np.split(indices, ends), np.split(flat, ends), strict=True)
+        ends = np.cumsum(self._values(f"{path}/region_size"))
+        # What follows the last one is nothing: the only part where there is no region.
+        places, numbers = (np.split(values, ends)[:-1] for values in (indices, flat))
+        parts = zip(names, places, numbers, strict=True)
         shape = self._array(f"{path}/mask").shape
         if len(indices) and not ((indices >= 0) & (indices < shape)).all():
             raise ValueError(f"regions lie outside of the volume {shape}")

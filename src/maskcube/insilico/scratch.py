@@ -72,5 +72,5 @@ def _take_room(path: Path) -> None:
         fits = False
     if not fits:
         raise ResourceError(
-            f"{path.parent} has no room for {n_bytes / 1e9:,.1f} GB: set TMPDIR to a folder that has"
+            f"{path.parent} has no room for {n_bytes / 1e9:,.1f} GB: set TMPDIR to a larger place"
         )
