@@ -67,7 +67,7 @@ def hint(asked: object, names: Iterable[str]) -> str:
     Examples
     --------
     >>> hint("lV1V", REGIONS)
-    "; did you mean 'lV1v' or 'lV1d'?"
+    "; did you mean 'lV1v' or 'rV1v'?"
     """
     spellings = list(names)
     folded = {name.casefold(): name for name in reversed(spellings)}

@@ -155,7 +155,7 @@ class RegionIndex(Index):
     def _names(self, asked: object) -> set[str]:
         if callable(asked):
             return {name for name in self.regions if asked(name)}
-        value = getattr(asked, "tolist", lambda: asked)()
+        value = np.asarray(asked).tolist() if hasattr(asked, "ndim") else asked
         names = [value] if isinstance(value, str) else value
         if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
             raise InvalidOption(
@@ -201,6 +201,19 @@ class RegionIndex(Index):
         """Return the index under a new name of its coordinate or of its dimension."""
         name, dim = name_dict.get(self.name, self.name), dims_dict.get(self.dim, self.dim)
         return type(self)(self.groups, self.codes, name, dim)
+
+    def join(self, other: Self, how: str = "inner") -> Self:  # noqa: ARG002 - as in the base
+        """Refuse to align different voxels; ``xarray.align`` calls it.
+
+        Raises
+        ------
+        InvalidOption
+            Always: a voxel has no name by which it could be found in another brain.
+        """
+        raise InvalidOption(
+            f"these are other voxels, {len(self.codes):,} and {len(other.codes):,}: select the same"
+            " regions of the same subject in both, or compare means over regions"
+        )
 
     def equals(self, other: Index, **_exclude: object) -> bool:
         """Say whether both have the same regions for the same voxels."""
