@@ -82,7 +82,7 @@ class Columns:
     @property
     def chunk_width(self) -> int:
         """How many positions along the last axis are read together at the least."""
-        return _last_chunk(self._array)
+        return _chunk_of(self._array, -1)
 
     def read(self, columns: slice) -> NDArray[Any]:
         """Return a block in memory: all of the first axes, and a part of the last one."""
@@ -102,7 +102,7 @@ class Columns:
             columns = slice(start, min(start + step, self.width))
             yield columns, self.read(columns)
 
-    def within(self, width: int, path: Path, memory: int) -> Columns:
+    def within(self, width: int, path: Path) -> Columns:
         """Return the same, copied to a file if its chunks would be read again for each block.
 
         Parameters
@@ -111,13 +111,15 @@ class Columns:
             Most positions to read at a time.
         path : pathlib.Path
             The file for the copy.
-        memory : int
-            Bytes to take for what is copied at a time; never less than a chunk.
         """
         if self.chunk_width <= width:
             return self
         copy = Scratch(path, self.shape, self.dtype)
-        rows = max(1, memory * len(self) // max(1, self.column_bytes * self.width))
+        # As much as blocks take; but whole chunks. Read, put together, and where it is written.
+        memory = 2 * width * self.column_bytes
+        row_bytes = 3 * self.column_bytes * self.width // len(self)
+        chunk = _chunk_of(self._array, 0)
+        rows = max(1, memory // row_bytes // chunk) * chunk
         for start in range(0, len(self), rows):
             copy[start : start + rows] = np.asarray(self._array[start : start + rows])
         same = object.__new__(Columns)
@@ -165,13 +167,13 @@ def _array_of(array: Any, name: str) -> _Array:  # noqa: ANN401 - whatever is gi
     return made
 
 
-def _last_chunk(array: Any) -> int:  # noqa: ANN401 - of any library
-    """Return the width of a chunk of an array, 1 where there are none."""
+def _chunk_of(array: Any, axis: int) -> int:  # noqa: ANN401 - of any library
+    """Return the length of a chunk of an array along an axis, 1 where there are none."""
     chunks = getattr(array, "chunks", None)
     if chunks is None:
         encoding = getattr(array, "encoding", None) or {}
         chunks = encoding.get("chunks") if isinstance(encoding, dict) else None
     if not isinstance(chunks, tuple) or not chunks:
         return 1
-    last = chunks[-1]
-    return max(1, *map(int, last)) if isinstance(last, tuple) else max(1, int(last))
+    found = chunks[axis]
+    return max(1, *map(int, found)) if isinstance(found, tuple) else max(1, int(found))

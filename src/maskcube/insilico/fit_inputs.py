@@ -20,6 +20,7 @@ __all__ = ["Inputs", "refuse"]
 
 _RESPONSES = ("video, voxel", "video, repeat, voxel")
 _VIDEO_DIMS = 5
+_NEEDED = ("features", "responses")
 
 _T = TypeVar("_T")
 
@@ -69,7 +70,9 @@ class Inputs:
         """
         faults: list[str] = []
         found: dict[str, Any] = {
-            name: None if array is None else _attempt(faults, _opened, array, name)
+            name: _attempt(faults, _opened, array, name)
+            if array is not None or name in _NEEDED
+            else None
             for name, array in arrays.items()
         }
         made = _attempt(faults, _backbone, backbone, device)

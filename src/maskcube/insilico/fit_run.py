@@ -45,7 +45,7 @@ class FitRun:
         features, test = given.features, given.test_features
         self.features = self._seen(features)
         self._test = None if test is None else self._seen(test)
-        self._width = block_width(memory, self.features, self._test)
+        self._width = block_width(memory, self.features, given.n_components, self._test)
         self.features = self._near(self.features, self._width)
         self._responses = self._near(given.responses, self._voxels)
         if self._test is not None:
@@ -76,7 +76,7 @@ class FitRun:
     def components(self, gram: Gram, singular: Singular) -> PrincipalComponents:
         """Read the features a second time, and return their components, in a file."""
         n_components, n_features = len(singular.values), self.features.width
-        place = self._folder / "components.npy"
+        place = self._folder / "components"
         out = Scratch(place, (n_components, n_features), np.float32)
         with self._bar("Projecting", n_features, "features") as bar:
             return project(gram, singular, self.features, out, self._width, advance=bar.update)
@@ -99,13 +99,12 @@ class FitRun:
         if isinstance(features, Columns) or self._given.backbone is None:
             return features  # type: ignore[return-value]
         with self._bar("Encoding", len(features), "videos") as bar:
-            place = self._folder / f"{features.name}.npy"
+            place = self._folder / f"{features.name}"
             return features.features(self._given.backbone, place, bar.update)
 
     def _near(self, columns: Columns, width: int) -> Columns:
         """Return what can be read some columns at a time, copied if need be."""
-        place = self._folder / f"{columns.name}.npy"
-        return columns.within(width, place, width * columns.column_bytes)
+        return columns.within(width, self._folder / columns.name)
 
     def _faults(
         self,

@@ -9,17 +9,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from maskcube.errors import StoreExists
 from maskcube.insilico.backbones import Backbone
 from maskcube.insilico.brain import Brain
-from maskcube.insilico.draft import Draft, new_model
+from maskcube.insilico.draft import new_model
 from maskcube.insilico.fit_inputs import Inputs
 from maskcube.insilico.fit_report import FitReport
 from maskcube.insilico.fit_run import FitRun
 from maskcube.insilico.gram import Gram
-from maskcube.insilico.measured import Fitted, Measured
 from maskcube.insilico.model_store import ModelStore, read_root
 from maskcube.objects import PLAN, StoreLike, open_objects
 
@@ -124,15 +123,17 @@ def fit(
     --------
     >>> import numpy as np
     >>> from maskcube.insilico import BERG
-    >>> rng = np.random.default_rng(0)
-    >>> features = rng.normal(size=(60, 500))
-    >>> responses = features[:, :3] + rng.normal(size=(60, 3)) / 10
-    >>> report = fit(features, responses, "fitted.zarr", n_components=20, progress=False)
-    >>> report.n_voxels, report.n_components
-    (3, 20)
+    >>> random = np.random.default_rng(0)
+    >>> videos = random.integers(0, 256, (30, 14, 3, 16, 16))
+    >>> responses = random.normal(size=(30, 3, 7))
+    >>> report = fit(
+    ...     videos, responses, "fitted.zarr", n_components=5, backbone="pixels", progress=False
+    ... )
+    >>> report.n_voxels, report.n_features, sorted(report.measures)
+    (7, 2688, ['noiseceiling_task_train_n_1', 'noiseceiling_task_train_n_3'])
     >>> model = BERG("fitted.zarr").get_encoding_model("fmri-bmd-s3d", subject=1)
-    >>> model.encode(features).shape
-    (60, 3)
+    >>> model.encode(videos).shape
+    (30, 7)
     """
     started = time.monotonic()
     given = Inputs.checked(
@@ -162,7 +163,8 @@ def fit(
             overwrite=overwrite,
             storage_options=storage_options,
         ) as draft:
-            if draft.subjects:
+            is_added = bool(draft.subjects)
+            if is_added:
                 # What others are fitted to stays as it is, to the last bit.
                 components = ModelStore.open(store, storage_options).components()
                 scores = run.scores(components, run.features)
@@ -183,7 +185,7 @@ def fit(
         explained_variance_ratio=float(kept),
         n_missing=fitted.n_missing,
         n_voxels_missing=fitted.n_voxels_missing,
-        n_kept=draft.n_kept,
+        n_kept=0 if is_added else draft.n_kept,
         seconds=time.monotonic() - started,
         measures=fitted.measures,
     )

@@ -1,7 +1,7 @@
 """The products of the videos' features, of more features than fit into memory.
 
 What scikit-learn's ``StandardScaler`` and ``TruncatedSVD`` give, in two passes over blocks of
-features, of which this is the first. The z-scored features Z are (video, feature), few by very many:
+features, of which this is the first. The z-scored features Z are (video, feature), few by many:
 their left singular vectors U and values S are those of the small matrix Z Z' = U S² U', a sum over
 blocks, and the components are (U / S)' Z, block by block (the method of snapshots [1]_).
 
@@ -125,7 +125,9 @@ class Gram:
         return Singular(vectors[:, order], np.sqrt(squares[order]))
 
 
-def block_width(memory: str | int, features: Columns, others: Columns | None = None) -> int:
+def block_width(
+    memory: str | int, features: Columns, n_components: int, others: Columns | None = None
+) -> int:
     """Return how many features to read at a time.
 
     Raises
@@ -133,13 +135,14 @@ def block_width(memory: str | int, features: Columns, others: Columns | None = N
     InvalidOption
         When `memory` is too little.
     """
-    every = [features] if others is None else [features, others]
-    n_videos = sum(map(len, every))
-    # The products, a term of their sum, and what their decomposition takes; a piece, thrice.
+    n_videos = max(len(features), 0 if others is None else len(others))
+    # The products, a term of their sum, and what their decomposition takes; a piece, thrice; means,
+    # scales and sums.
     needed = 6 * 8 * len(features) ** 2 + 3 * 8 * n_videos * _PIECE + 4 * 8 * features.width
-    # Read, and put together of chunks.
-    feature_bytes = 2 * sum(columns.column_bytes for columns in every)
-    return max(1, spare_bytes(memory, needed) // max(1, feature_bytes))
+    column_bytes = max(each.column_bytes for each in (features, others) if each is not None)
+    # Read, and put together of chunks; components, and where they are written.
+    feature_bytes = 2 * column_bytes + 3 * 4 * n_components
+    return max(1, spare_bytes(memory, needed) // feature_bytes)
 
 
 def pieces(block: NDArray[Any]) -> Iterator[tuple[int, _Floats]]:

@@ -88,10 +88,10 @@ def principal_components(
             f"n_components={n_components!r}: {len(columns):,} videos of {columns.width:,} features"
             f" have 1 to {most:,}"
         )
-    width = block_width(memory, columns)
+    width = block_width(memory, columns, n_components)
     components = np.empty((n_components, columns.width), np.float32)
     with TemporaryDirectory() as folder:
-        near = columns.within(width, Path(folder) / "features.npy", width * columns.column_bytes)
+        near = columns.within(width, Path(folder) / "features")
         gram = Gram.of(near, width)
         return project(gram, gram.singular(n_components), near, components, width)
 
