@@ -123,6 +123,9 @@ FLOORS = [
         "insilico.brain",
         "insilico.weights",
         "insilico.backbones",
+        "insilico.stand_ins",
+        "insilico.opcodes",
+        "insilico.pickles",
     ],
     ["cli"],
 ]
