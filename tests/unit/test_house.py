@@ -126,6 +126,9 @@ FLOORS = [
         "insilico.stand_ins",
         "insilico.opcodes",
         "insilico.pickles",
+        "insilico.mapped",
+        "insilico.findings",
+        "insilico.berg_files",
     ],
     ["cli"],
 ]
