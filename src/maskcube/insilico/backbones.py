@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from maskcube.errors import listed
 from maskcube.insilico.errors import InvalidParameterError
+from maskcube.insilico.features import S3DFeatures
+from maskcube.insilico.videos import N_FRAMES
 
 __all__ = ["N_FRAMES", "Backbone", "Pixels", "backbone_of"]
-
-N_FRAMES = 14
-"""Frames that a backbone sees of a video."""
 
 _GRID = 8
 
@@ -48,7 +47,10 @@ class Pixels:
         return means.reshape(len(videos), -1)
 
 
-_MADE_BY: dict[str, Callable[[str], Backbone]] = {"pixels": lambda _: Pixels()}
+_MADE_BY: dict[str, Callable[[str], Backbone]] = {
+    "pixels": lambda _: Pixels(),
+    "s3d": lambda device: S3DFeatures.open(device=device),
+}
 """A backbone for a device, by its name."""
 
 
