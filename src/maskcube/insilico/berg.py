@@ -95,7 +95,7 @@ class BERG:
         self,
         model_id: str,
         *,
-        subject: int | None = None,
+        subject: int | np.integer | None = None,
         selection: Mapping[str, Any] | None = None,
         device: str = "auto",
         backbone: str | Path | Backbone | None = None,
@@ -171,7 +171,9 @@ class BERG:
         responses = model.encode(stimulus, show_progress=show_progress)
         return (responses, model.get_metadata()) if return_metadata else responses
 
-    def get_model_metadata(self, model_id: str, *, subject: int | None = None) -> dict[str, Any]:
+    def get_model_metadata(
+        self, model_id: str, *, subject: int | np.integer | None = None
+    ) -> dict[str, Any]:
         """Return what is known of a subject's voxels, as BERG has it: see `metadata_of`.
 
         Raises
