@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ class Projection:
             # Each block in float32, as BLAS is fast in, and their sum in float64.
             sums += scored @ components.T
         return sums.astype(np.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": []}
 
     def clear(self) -> None:
         """Forget what was kept."""

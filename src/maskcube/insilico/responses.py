@@ -125,11 +125,10 @@ def _attributes(model: EncodingModel) -> dict[str, Any]:
         "units": "standard deviations of a session's responses",
         "model": MODEL_ID,
         "subject": model.subject,
-        "weights": model.weights.location,
         "generator": generator(),
     }
     volume = model.volume
-    if volume is not None:
+    if volume is not None and np.isfinite(volume.affine).all():
         said["volume_shape"] = list(volume.mask.shape)
         said["affine"] = volume.affine.ravel().tolist()
     return said
