@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
-from maskcube.errors import InvalidOption, StoreExists
+from maskcube.errors import InvalidOption, MissingDependency, StoreExists
 from maskcube.insilico import BERG, Brain, Region, Volume
 from maskcube.insilico.accuracy import explained_variance, noise_ceiling
 from maskcube.insilico.backbones import Pixels
@@ -287,6 +288,21 @@ def test_a_backbone_of_somebody_else_sees_few_videos_at_a_time(tmp_path: Path) -
     assert model.encode(_videos(4)).shape == (4, 5)
 
 
+def test_features_of_s3d_need_no_torch(data: Data, tmp_path: Path) -> None:
+    """By default; what has made features is only asked for when there are videos."""
+    fit(data.features, data.responses, tmp_path / "m.zarr", n_components=3, progress=False)
+    weights = ModelStore.open(tmp_path / "m.zarr")
+    assert weights.backbone == "s3d"
+    assert _predicted(tmp_path / "m.zarr", data.features).shape == (N_TRAIN, N_VOXELS)
+
+
+def test_the_path_of_s3ds_weights(tmp_path: Path) -> None:
+    missing = tmp_path / "s3d-d76dad2f.pth"
+    for backbone in (missing, str(missing)):
+        with pytest.raises((ModelLoadError, MissingDependency)):
+            _fit(_videos(), np.ones((30, 5)), tmp_path / "m", n_components=3, backbone=backbone)
+
+
 def test_a_backbone_that_makes_something_else(tmp_path: Path) -> None:
     backbone = Brightness()
     backbone.n_features = 15
@@ -398,7 +414,13 @@ def test_a_killed_fit_is_resumed(what: str, n_calls: int, tmp_path: Path) -> Non
     np.save(tmp_path / "features.npy", data.features)
     np.save(tmp_path / "responses.npy", data.responses)
     code = KILLED.format(what=what, n_calls=n_calls)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    (tmp_path / "tmp").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
+        check=False,
+    )
     assert done.returncode == 9
     with pytest.raises(ModelLoadError, match="interrupted"):
         BERG(tmp_path / "m.zarr")

@@ -23,6 +23,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from maskcube.insilico.accuracy import (
+        correlation,
+        explained_variance,
+        ncsnr,
+        noise_ceiling,
+        r2,
+    )
     from maskcube.insilico.berg import BERG
     from maskcube.insilico.brain import Brain, Region, Volume
     from maskcube.insilico.conversion import ModelReport, convert
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
         StimulusError,
         ValidationError,
     )
+    from maskcube.insilico.fit_report import FitReport
+    from maskcube.insilico.fitting import fit
     from maskcube.insilico.model import EncodingModel
     from maskcube.insilico.nifti import to_nifti
     from maskcube.insilico.responses import encode
@@ -48,6 +57,7 @@ __all__ = [
     "Brain",
     "CorruptWeights",
     "EncodingModel",
+    "FitReport",
     "InvalidParameterError",
     "ModelLoadError",
     "ModelNotFoundError",
@@ -59,7 +69,13 @@ __all__ = [
     "ValidationError",
     "Volume",
     "convert",
+    "correlation",
     "encode",
+    "explained_variance",
+    "fit",
+    "ncsnr",
+    "noise_ceiling",
+    "r2",
     "sample_model",
     "to_nifti",
 ]
@@ -68,12 +84,19 @@ _HOMES = {
     "BERG": "berg",
     "Brain": "brain",
     "EncodingModel": "model",
+    "FitReport": "fit_report",
     "ModelReport": "conversion",
     "Region": "brain",
     "RegionIndex": "voxels",
     "Volume": "brain",
     "convert": "conversion",
+    "correlation": "accuracy",
     "encode": "responses",
+    "explained_variance": "accuracy",
+    "fit": "fitting",
+    "ncsnr": "accuracy",
+    "noise_ceiling": "accuracy",
+    "r2": "accuracy",
     "sample_model": "sample",
     "to_nifti": "nifti",
 }
