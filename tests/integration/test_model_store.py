@@ -456,6 +456,20 @@ def test_a_brain_that_lies_is_refused(store: Path, name: str, value: Any) -> Non
         BERG(store).get_model_metadata(MODEL, subject=1)
 
 
+@pytest.mark.parametrize(("mean", "scale", "value"), [(np.nan, 1, 1), (0, 0, 1), (0, 1, np.inf)])
+def test_values_that_are_no_numbers_are_told(
+    tmp_path: Path, mean: float, scale: float, value: float
+) -> None:
+    with new_model(tmp_path / "m", {}, shape=(2, 2688), backbone="pixels") as draft:
+        row = np.full(2688, value, "f4")
+        ones = np.ones(2688, "f4")
+        draft.put_block(draft.blocks[0], ones * mean, ones * scale, np.stack([row, row]))
+        draft.put_subject(1, Regression(np.ones((5, 2), "f4"), np.ones(5, "f4")), None)
+    model = BERG(tmp_path / "m").get_encoding_model(MODEL, subject=1)
+    with pytest.raises(CorruptWeights, match="not finite, or scales of 0"):
+        model.encode(np.ones((1, 2688), "f4"))
+
+
 def test_models_travel(store: Path) -> None:
     videos = np.random.default_rng(0).integers(0, 256, (4, 14, 3, 16, 16), np.uint8)
     model = BERG(store).get_encoding_model(MODEL, subject=1, selection={"roi": "lV1v"})

@@ -145,5 +145,9 @@ def _write_components(draft: Draft, components: Components, *, progress: bool) -
     from tqdm import tqdm
 
     for block in tqdm(draft.blocks, "Converting", unit=" blocks", disable=not progress):
-        mean, scale, matrix = components
-        draft.put_block(block, mean[block], scale[block], matrix[:, block])
+        draft.put_block(
+            block,
+            components.mean[block],
+            components.scale[block],
+            components.components[:, block],
+        )

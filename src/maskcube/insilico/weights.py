@@ -36,6 +36,8 @@ class Components(NamedTuple):
     """(feature,) float: standard deviations, 1 where there is none."""
     components: LazyArray
     """(component, feature) float."""
+    ahead: int = 1
+    """Blocks of features to read before they are needed: more where a request takes long."""
 
 
 class Regression(NamedTuple):
