@@ -172,7 +172,7 @@ def fit(
                 found = run.components(gram, singular)
                 components, scores = found.weights, found.scores
                 for block in draft.blocks:
-                    draft.put_block(block, *(part[..., block] for part in components))
+                    draft.put_block(block, *(part[..., block] for part in components[:3]))
             fitted = run.voxels(components, scores)
             known = None if brain is None else replace(brain, measures=fitted.measures)
             draft.put_subject(given.subject, fitted.regression, known)
