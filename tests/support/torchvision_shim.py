@@ -10,7 +10,7 @@ import warnings
 from functools import cache
 from typing import Any
 
-__all__ = ["network", "preset", "taps"]
+__all__ = ["NODES", "network", "preset", "random_state", "taps"]
 
 NODES = (
     "features.2",
@@ -22,6 +22,8 @@ NODES = (
     "avgpool",
 )
 """Whose answers are BERG's features, in this order."""
+
+_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 @cache
@@ -54,6 +56,24 @@ def network(state: dict[str, Any] | None = None) -> Any:
     if state is not None:
         made.load_state_dict(state, strict=True)
     return made.eval()
+
+
+def random_state(seed: int = 0) -> dict[str, Any]:
+    """Return random weights of S3D, such that brightness neither fades nor explodes on its way."""
+    import torch
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        made = _video().s3d(weights=None)
+        for module in made.modules():
+            if isinstance(module, torch.nn.Conv3d):
+                torch.nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, torch.nn.BatchNorm3d):
+                torch.nn.init.normal_(module.running_mean, 0.0, 0.2)
+                torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.normal_(module.bias, 0.0, 0.2)
+    return dict(made.state_dict())
 
 
 def taps(of: Any) -> Any:

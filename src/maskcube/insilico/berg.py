@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maskcube.errors import listed
 from maskcube.insilico.backbones import Backbone, backbone_of
+from maskcube.insilico.berg_files import MODEL_FOLDER, BergFiles
 from maskcube.insilico.catalog import CATALOG, MODEL_ID, check_model_id, description, hint
 from maskcube.insilico.errors import InvalidParameterError, ValidationError
 from maskcube.insilico.metadata import metadata_of
@@ -196,6 +197,8 @@ def open_weights(berg_dir: StoreLike, storage_options: dict[str, Any] | None = N
     StoreNotFound, ModelLoadError
         When it is neither.
     """
+    if isinstance(berg_dir, str | Path) and (Path(berg_dir) / MODEL_FOLDER.parts[0]).is_dir():
+        return BergFiles.open(berg_dir)
     return ModelStore.open(berg_dir, storage_options)
 
 

@@ -14,6 +14,6 @@ def pytest_configure() -> None:
     missing = [name for name in JUDGES if find_spec(name) is None]
     if missing:
         raise pytest.UsageError(
-            f"tests/torch needs {', '.join(missing)}, not installed here: run"
+            f"tests/with_torch needs {', '.join(missing)}, not installed here: run"
             " scripts/test --torch, which makes the environment that has them"
         )
