@@ -141,6 +141,7 @@ FLOORS = [
         "insilico.nodes",
         "insilico.model_store",
         "insilico.draft",
+        "insilico.conversion",
         "insilico.berg",
         "insilico.responses",
         "insilico.nifti",

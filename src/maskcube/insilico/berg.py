@@ -20,6 +20,7 @@ from maskcube.insilico.model_store import ModelStore
 from maskcube.insilico.weights import Weights
 from maskcube.layout import memory_bytes
 from maskcube.objects import StoreLike
+from maskcube.paths import folder_path
 
 __all__ = ["BERG", "open_weights"]
 
@@ -94,7 +95,7 @@ class BERG:
         self,
         model_id: str,
         *,
-        subject: int | None = None,
+        subject: int | np.integer | None = None,
         selection: Mapping[str, Any] | None = None,
         device: str = "auto",
         backbone: str | Path | Backbone | None = None,
@@ -170,7 +171,9 @@ class BERG:
         responses = model.encode(stimulus, show_progress=show_progress)
         return (responses, model.get_metadata()) if return_metadata else responses
 
-    def get_model_metadata(self, model_id: str, *, subject: int | None = None) -> dict[str, Any]:
+    def get_model_metadata(
+        self, model_id: str, *, subject: int | np.integer | None = None
+    ) -> dict[str, Any]:
         """Return what is known of a subject's voxels, as BERG has it: see `metadata_of`.
 
         Raises
@@ -197,8 +200,9 @@ def open_weights(berg_dir: StoreLike, storage_options: dict[str, Any] | None = N
     StoreNotFound, ModelLoadError
         When it is neither.
     """
-    if isinstance(berg_dir, str | Path) and (Path(berg_dir) / MODEL_FOLDER.parts[0]).is_dir():
-        return BergFiles.open(berg_dir)
+    folder = folder_path(berg_dir)
+    if folder is not None and (folder / MODEL_FOLDER.parts[0]).is_dir():
+        return BergFiles.open(folder)
     return ModelStore.open(berg_dir, storage_options)
 
 
