@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +19,21 @@ def pytest_configure() -> None:
             f"tests/with_torch needs {', '.join(missing)}, not installed here: run"
             " scripts/test --torch, which makes the environment that has them"
         )
+
+
+@pytest.fixture(scope="session")
+def state() -> dict[str, Any]:
+    """Return random weights of S3D, by torchvision's names."""
+    from torchvision_shim import random_state
+
+    return random_state()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(state: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of `state`, as torch saves it."""
+    import torch
+
+    path = tmp_path_factory.mktemp("s3d") / "weights.pth"
+    torch.save(state, path)
+    return path
