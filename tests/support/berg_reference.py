@@ -63,7 +63,7 @@ class BergReference:
     def encode(self, stimulus: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return responses: (video, frame, 3, height, width) to (video, voxel)."""
         seen = np.linspace(0, stimulus.shape[1] - 1, N_FRAMES, dtype=int)
-        features = self.features(stimulus[:, seen])
+        features = self.features(np.ascontiguousarray(stimulus[:, seen]))
         answers = []
         for start in range(0, len(features), BATCH):
             scaled = self.scaler.transform(features[start : start + BATCH])
