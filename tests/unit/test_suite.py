@@ -1,10 +1,12 @@
-"""Which tests are collected where: those of consumers are never skipped, and never by accident."""
+"""Which tests are collected where: those with libraries of others never, unless they are asked for."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,17 +28,27 @@ sys.exit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *sys.arg
     )
 
 
-def test_consumers_are_not_collected_by_accident() -> None:
+@pytest.mark.parametrize("folder", ["consumers", "with_torch"])
+def test_they_are_not_collected_by_accident(folder: str) -> None:
     folders = {path.parent.name for path in ROOT.glob("tests/*/test_*.py")}
-    assert "consumers" in folders
-    ignored = [f"--ignore=tests/{name}" for name in folders - {"consumers"}]
+    assert folder in folders
+    ignored = [f"--ignore=tests/{name}" for name in folders - {folder}]
     done = _collect("tests", *ignored, without="nucleus")
     assert done.returncode == 5, done.stderr
 
 
-def test_without_one_of_them_they_fail_and_say_what_to_do() -> None:
-    done = _collect("tests/consumers", without="nucleus")
+@pytest.mark.parametrize(
+    ("folder", "library", "run"),
+    [
+        ("consumers", "nucleus", "scripts/test tests/consumers"),
+        ("with_torch", "torch", "scripts/test --torch"),
+    ],
+)
+def test_without_one_of_them_they_fail_and_say_what_to_do(
+    folder: str, library: str, run: str
+) -> None:
+    done = _collect(f"tests/{folder}", without=library)
     assert done.returncode == 4
-    assert "tests/consumers needs " in done.stderr
-    assert "nucleus" in done.stderr
-    assert "scripts/test tests/consumers" in done.stderr
+    assert f"tests/{folder} needs " in done.stderr
+    assert library in done.stderr
+    assert run in done.stderr
