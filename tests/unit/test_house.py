@@ -124,6 +124,16 @@ FLOORS = [
         "insilico.weights",
         "insilico.backbones",
     ],
+    [
+        "insilico.stills",
+        "insilico.pictures",
+        "insilico.encoder",
+        "insilico.experiment",
+        "insilico.effect_rows",
+        "insilico.effects_arrays",
+        "insilico.effects_store",
+        "insilico.effects",
+    ],
     ["cli"],
 ]
 """Lower floors first. A module imports from lower floors, or from earlier on its own."""
