@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -10,11 +13,9 @@ from numpy.typing import NDArray
 
 from maskcube.errors import listed
 from maskcube.insilico.errors import InvalidParameterError
+from maskcube.insilico.videos import N_FRAMES
 
-__all__ = ["N_FRAMES", "Backbone", "Pixels", "backbone_of"]
-
-N_FRAMES = 14
-"""Frames that a backbone sees of a video."""
+__all__ = ["Backbone", "Pixels", "backbone_of"]
 
 _GRID = 8
 
@@ -48,18 +49,28 @@ class Pixels:
         return means.reshape(len(videos), -1)
 
 
-_MADE_BY: dict[str, Callable[[str], Backbone]] = {"pixels": lambda _: Pixels()}
-"""A backbone for a device, by its name."""
+_MADE_BY: dict[str, Callable[[str | Path | None, str], Backbone]] = {
+    "pixels": lambda _, __: Pixels(),
+}
+"""What makes a backbone of its file, for a device, by its name."""
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-def backbone_of(name: str, device: str = "auto") -> Backbone:
-    """Return the backbone of a name.
+def backbone_of(
+    name: str, device: str = "auto", path: str | Path | None = None
+) -> Callable[[], Backbone]:
+    """Return what makes the backbone of a name; reads nothing yet.
 
     Raises
     ------
     InvalidParameterError
-        When there is none of that name.
+        When there is none of that name, or no such device.
     """
     if name not in _MADE_BY:
         raise InvalidParameterError(f"backbone={name!r}: there are {listed(_MADE_BY)}")
-    return _MADE_BY[name](device)
+    if not _DEVICE.fullmatch(str(device)):
+        raise InvalidParameterError(f"device={device!r}: give 'auto', 'cpu' or 'cuda'")
+    if not isinstance(path, str | os.PathLike | None):
+        raise InvalidParameterError(f"backbone={path!r}: give a path, or what makes features")
+    return lambda: _MADE_BY[name](path, device)

@@ -67,5 +67,5 @@ class Weights(Protocol):
     def regression(self, subject: int) -> Regression:
         """Return the regression of a subject; raises a leaf of `ModelLoadError`."""
 
-    def brain(self, subject: int) -> Brain:
-        """Return what is known of a subject's voxels; raises a leaf of `ModelLoadError`."""
+    def brain(self, subject: int) -> Brain | None:
+        """Return what is known of a subject's voxels, if anything; raises as `regression`."""

@@ -1,0 +1,254 @@
+"""EncodingModel: from videos to the responses of the voxels that were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from maskcube.insilico.backbones import Backbone
+from maskcube.insilico.brain import Brain, Volume
+from maskcube.insilico.catalog import MODEL_ID
+from maskcube.insilico.errors import ModelLoadError, StimulusError
+from maskcube.insilico.metadata import metadata_of
+from maskcube.insilico.projection import Projection
+from maskcube.insilico.videos import N_FRAMES, check_videos, frames_of
+from maskcube.insilico.voxels import plain_coordinates, voxel_coordinates
+from maskcube.insilico.weights import Weights
+
+__all__ = ["EncodingModel", "Stimulus"]
+
+Stimulus = Any
+"""Anything like an array of numpy: dask's, zarr's, a memory map."""
+
+_ROW_DIMS = 2
+_BATCH = 10
+_FRAME_BYTES = 2**26
+"""Pixels of the videos of one batch, where videos are large."""
+
+
+class EncodingModel:
+    """The in-silico brain of one subject, or some of its voxels.
+
+    `BERG.get_encoding_model` makes it. The coefficients of the voxels are in memory; components are
+    read block by block when something is encoded, once for as many videos as `memory` has room for.
+
+    Parameters
+    ----------
+    weights : Weights
+        Where the model is read from.
+    subject : int
+        Number of the subject.
+    rows : numpy.ndarray, optional
+        (voxel,) int, ascending: which voxels of the subject; all without it.
+    backbone : callable
+        Returns what makes features of videos, when it is first needed.
+    cache : bool
+        Keep the components in memory once they were read: 1.6 GB.
+    memory : int
+        Bytes that the features of videos may take.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        subject: int,
+        rows: NDArray[np.intp] | None,
+        backbone: Callable[[], Backbone],
+        *,
+        cache: bool = False,
+        memory: int = 2**30,
+    ) -> None:
+        self.subject = subject
+        self.weights = weights
+        self._projection = Projection(weights.components(), cache=cache)
+        regression = weights.regression(subject)
+        wanted: Any = slice(None) if rows is None else rows
+        self._coef = np.require(regression.coef[wanted], np.float32, ["A", "E"])
+        self._intercept = np.require(regression.intercept[wanted], np.float32, ["A", "E"])
+        self._rows = np.arange(len(self._intercept)) if rows is None else rows
+        self._make_backbone = backbone
+        self._memory = memory
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels that were chosen."""
+        return len(self._intercept)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a video."""
+        return self._projection.n_features
+
+    @property
+    def n_components(self) -> int:
+        """Number of scores of a video."""
+        return self._projection.n_components
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """What makes features of videos; S3D is read when this is first asked for.
+
+        Raises
+        ------
+        ModelLoadError
+            When its weights are not there.
+        """
+        return self._make_backbone()
+
+    @property
+    def volume(self) -> Volume | None:
+        """The volume that the voxels are of, where that is known."""
+        brain = self._brain
+        return None if brain is None else brain.voxels
+
+    @cached_property
+    def _brain(self) -> Brain | None:
+        return self.weights.brain(self.subject)
+
+    @cached_property
+    def coords(self) -> xr.Coordinates:
+        """The coordinates of the chosen voxels, along ``voxel``: see `voxel_coordinates`."""
+        brain = self._brain
+        if brain is None:
+            return plain_coordinates(self._rows)
+        return voxel_coordinates(brain, self._rows)
+
+    def get_metadata(self) -> dict[str, Any]:
+        """Return what is known of all voxels of the subject: see `metadata_of`."""
+        return metadata_of(self._brain)
+
+    def encode(self, stimulus: Stimulus, *, show_progress: bool = False) -> NDArray[np.float32]:
+        """Return the responses to videos: (video, voxel) float32, z-scored.
+
+        Parameters
+        ----------
+        stimulus : array
+            (video, frame, 3, height, width) of integers in 0..255, square, at least 14 frames, of
+            which 14 are seen. Or what was made of videos before: features, (video, feature), or
+            component scores, (video, component), both float; these need no backbone.
+        show_progress : bool
+            Show a progress bar on stderr.
+
+        Raises
+        ------
+        StimulusError
+            When these are no such videos, features or scores.
+        ModelLoadError
+            When the backbone cannot be had, or the components are damaged.
+        """
+        scores = self.scores(stimulus, show_progress=show_progress)
+        responses: NDArray[np.float32] = scores @ self._coef.T
+        responses += self._intercept
+        return responses
+
+    def scores(self, stimulus: Stimulus, *, show_progress: bool = False) -> NDArray[np.float32]:
+        """Return the component scores of videos or of features: (video, component) float32.
+
+        Parameters and errors are those of `encode`.
+        """
+        from tqdm import tqdm
+
+        self.check(stimulus)
+        if stimulus.ndim == _ROW_DIMS:
+            _refuse_non_finite(stimulus)
+            if stimulus.shape[1] == self.n_components != self.n_features:
+                return np.asarray(stimulus, np.float32)
+        found = np.empty((len(stimulus), self.n_components), np.float32)
+        with tqdm(
+            total=len(stimulus), desc="Encoding", unit=" videos", disable=not show_progress
+        ) as bar:
+            for at, features in self._features(stimulus, bar.update):
+                found[at] = self._projection.scores(features)
+        return found
+
+    def _features(
+        self,
+        stimulus: Stimulus,
+        done: Callable[[int], object],
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield the features of as many videos at a time as fit into memory."""
+        n_fit = max(1, self._memory // (4 * self.n_features))
+        for start in range(0, len(stimulus), n_fit):
+            at = slice(start, min(start + n_fit, len(stimulus)))
+            if stimulus.ndim == _ROW_DIMS:
+                yield at, np.asarray(stimulus[at], np.float32)
+                done(at.stop - at.start)
+            else:
+                yield at, self._seen(stimulus[at], done)
+
+    def _seen(self, videos: Stimulus, done: Callable[[int], object]) -> NDArray[np.float32]:
+        """Return the features of videos, which the backbone sees a few at a time."""
+        features = np.empty((len(videos), self.n_features), np.float32)
+        frame_bytes = N_FRAMES * int(np.prod(videos.shape[2:]))
+        n_batch = min(_BATCH, max(1, _FRAME_BYTES // frame_bytes))
+        for start in range(0, len(videos), n_batch):
+            batch = frames_of(np.asarray(videos[start : start + n_batch]))
+            made = np.asarray(self.backbone(batch))
+            if made.shape != (len(batch), self.n_features):
+                raise ModelLoadError(
+                    f"the backbone makes {made.shape} of {len(batch)} videos, and the model wants"
+                    f" {self.n_features:,} features of each: give the backbone it was made with"
+                )
+            features[start : start + n_batch] = made
+            done(len(batch))
+        return features
+
+    def check(self, stimulus: Stimulus) -> None:
+        """Raise `StimulusError` unless a shape and type are those of videos, features or scores."""
+        if getattr(stimulus, "ndim", None) != _ROW_DIMS:
+            check_videos(stimulus)
+            return
+        is_wide = stimulus.shape[1] in (self.n_features, self.n_components)
+        if stimulus.dtype.kind != "f" or not is_wide:
+            raise StimulusError(
+                f"stimulus is {stimulus.shape} {stimulus.dtype}: give videos (video, frame, 3,"
+                f" height, width), or float features (video, {self.n_features:,}) or component"
+                f" scores (video, {self.n_components:,})"
+            )
+
+    # What follows is what BERG's models have beside `encode`.
+
+    def generate_response(
+        self, stimulus: Stimulus, *, show_progress: bool = True
+    ) -> NDArray[np.float32]:
+        """Return what `encode` does; BERG's name of it."""
+        return self.encode(stimulus, show_progress=show_progress)
+
+    def get_model_id(self) -> str:
+        """Return the name of the model."""
+        return MODEL_ID
+
+    def cleanup(self) -> None:
+        """Free what is kept in memory to be quicker: the backbone and cached components."""
+        self._projection.clear()
+        self.__dict__.pop("backbone", None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.cleanup()
+
+    def __repr__(self) -> str:
+        return (
+            f"EncodingModel({MODEL_ID!r}, subject={self.subject}, {self.n_voxels:,} voxels,"
+            f" {self.n_components:,} components of {self.n_features:,} features,"
+            f" from {self.weights.location})"
+        )
+
+
+def _refuse_non_finite(rows: Stimulus) -> None:
+    for start in range(0, len(rows), _BATCH):
+        if not np.isfinite(np.asarray(rows[start : start + _BATCH])).all():
+            raise StimulusError("stimulus has values that are not finite: NaN or infinite")
