@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from maskcube.insilico.berg import BERG
     from maskcube.insilico.brain import Brain, Region, Volume
+    from maskcube.insilico.effects import object_effects
     from maskcube.insilico.errors import (
         BERGError,
         CorruptWeights,
@@ -57,6 +58,7 @@ __all__ = [
     "ValidationError",
     "Volume",
     "encode",
+    "object_effects",
     "sample_model",
     "to_nifti",
 ]
@@ -69,6 +71,7 @@ _HOMES = {
     "RegionIndex": "voxels",
     "Volume": "brain",
     "encode": "responses",
+    "object_effects": "effects",
     "sample_model": "sample",
     "to_nifti": "nifti",
 }

@@ -11,7 +11,7 @@ from maskcube.errors import InvalidOption, listed
 from maskcube.insilico.effect_rows import EffectRows, Selection
 from maskcube.insilico.effects_arrays import EFFECT_DIMS, RESPONSE
 from maskcube.insilico.effects_store import write_effects
-from maskcube.insilico.encoder import VOXEL, Encoder, Encodes, check_count
+from maskcube.insilico.encoder import Encoder, Encodes, check_count
 from maskcube.insilico.experiment import Experiment, Objects
 from maskcube.insilico.pictures import Images, Pictures
 from maskcube.insilico.stills import CONDITIONS, fill_of
@@ -51,10 +51,11 @@ def object_effects(
         (mask, y, x) uint8 or bool, 1 where the object is, of `open_masks`, selected from or not.
     model : object
         Has ``encode(stimulus)``, which takes (n, n_frames, 3, y, x) uint8, read-only, and gives
-        (n, voxel). It may have ``n_voxels``, ``coords`` (xarray coordinates along ``voxel``),
-        ``model_id`` and ``units``; one that does not know its number of voxels is asked for the
-        responses to a grey video at once. It is never called by two threads of a process at the
-        same time; to compute in other processes it must be picklable.
+        (n, voxel). It may have ``n_voxels``, ``coords`` (xarray coordinates along ``voxel``) and
+        ``attributes`` (a mapping that says units, model and subject); one that does not know its
+        number of voxels is asked for the responses to a grey video at once. It is never called by
+        two threads of a process at the same time; to compute in other processes it must be
+        picklable.
     fill : int or tuple of int
         What is shown where nothing is to be seen: a grey from 0 to 255, or red, green and blue.
     n_frames : int
@@ -107,25 +108,28 @@ def object_effects(
     --------
     >>> import numpy as np
     >>> from maskcube import open_masks
-    >>> class Brightness:
-    ...     n_voxels = 2
-    ...
-    ...     def encode(self, stimulus):
-    ...         seen = stimulus[:, 0].mean(axis=(1, 2, 3))
-    ...         return np.stack([seen, -seen], axis=1)
-    >>> def white(name):
-    ...     return np.full((1000, 1000, 3), 255, np.uint8)
-    >>> masks = open_masks("masks.zarr")
-    >>> effects = object_effects(white, masks, Brightness())
+    >>> from maskcube.insilico import BERG, sample_model
+    >>> model = BERG(sample_model("models.zarr")).get_encoding_model("fmri-bmd-s3d", subject=1)
+    >>> def noise(name):
+    ...     return np.random.default_rng(len(name)).integers(0, 256, (1000, 1000, 3), np.uint8)
+    >>> effects = object_effects(noise, open_masks("masks.zarr"), model)
     >>> effects.dims, effects.dtype
     (('mask', 'condition', 'voxel'), dtype('float32'))
-    >>> hands = effects.sel(noun="hand").isel(mask=slice(2))  # encodes no other object
+    >>> hands = effects.sel(noun="hand").isel(mask=slice(2)).sel(roi="lV1v").compute()
     >>> effect = hands.sel(condition="intact") - hands.sel(condition="removed")
-    >>> bool((effect.sel(voxel=0) > 0).all())
-    True
+    >>> effect.mean("voxel").dims
+    ('mask',)
 
-    The voxels of a region, where the model knows regions: ``effects.sel(roi="lFFA")``; which
-    objects drive it most: ``effect.sel(roi="lFFA").mean("voxel").to_series().nlargest()``.
+    Only these two objects of one image were encoded: five videos. Any model will do:
+
+    >>> class Brightness:
+    ...     n_voxels = 1
+    ...
+    ...     def encode(self, stimulus):
+    ...         return stimulus[:, 0].mean(axis=(1, 2, 3))[:, None]
+    >>> masks = open_masks("masks.zarr").sel(noun="hand")[:3]
+    >>> object_effects(noise, masks, Brightness(), store="effects.zarr", progress=False).sizes
+    Frozen({'mask': 3, 'condition': 3, 'voxel': 1})
     """
     objects = Objects(masks)
     pictures = Pictures(images, objects.size)
@@ -159,18 +163,15 @@ def _labelled(experiment: Experiment) -> xr.DataArray:
     """Return the lazy responses with all coordinates."""
     along_mask = experiment.objects.coordinates()
     along_voxel = experiment.encoder.coordinates()
-    taken = {*along_mask, EFFECT_DIMS[1]}
-    clashing = sorted(str(name) for name in {*along_voxel} & taken)
-    if EFFECT_DIMS[1] in along_mask or VOXEL in along_mask or clashing:
-        names = clashing or [name for name in EFFECT_DIMS[1:] if name in along_mask]
+    twice = {*along_mask} & {*along_voxel, *EFFECT_DIMS[1:]} | {*along_voxel} & {*EFFECT_DIMS[:2]}
+    if twice:
         raise InvalidOption(
-            f"masks and model both have, or neither may have, the coordinates {listed(names)}:"
-            " rename those of masks"
+            f"coordinates of masks, of the model and of the result must differ; there is"
+            f" {listed(sorted(map(str, twice)))} twice: masks.rename would help"
         )
-    attributes = {
+    attributes: dict[str, Any] = {
         "long_name": "predicted response",
-        "units": experiment.encoder.units,
-        "model": experiment.encoder.name,
+        **experiment.encoder.attributes,
         "fill": list(experiment.fill),
         "n_frames": experiment.encoder.n_frames,
         "comment": (

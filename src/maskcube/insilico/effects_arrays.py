@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from maskcube.errors import CorruptStore, InvalidOption, listed
-from maskcube.insilico.encoder import VOXEL
+from maskcube.insilico.voxels import DIM
 from maskcube.layout import DIMS
 from maskcube.schema import ROOT
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EFFECT_DIMS", "RESPONSE", "EffectsArrays", "chunk_key", "digest_of", "is_name"]
 
-EFFECT_DIMS = (DIMS[0], "condition", VOXEL)
+EFFECT_DIMS = (DIMS[0], "condition", DIM)
 """Names of the dimensions, in order."""
 
 RESPONSE = "response"

@@ -270,7 +270,12 @@ def _question(experiment: Experiment, effects: xr.DataArray) -> dict[str, Any]:
         "fill": list(experiment.fill),
         "n_frames": experiment.encoder.n_frames,
         "model": experiment.encoder.name,
+        "subject": _as_json(experiment.encoder.attributes.get("subject")),
     }
+
+
+def _as_json(value: object) -> object:
+    return value if isinstance(value, int | str | None) else str(value)
 
 
 def _difference(name: str, there: object, asked: object) -> str:

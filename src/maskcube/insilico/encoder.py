@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption
 from maskcube.insilico.stills import as_videos
+from maskcube.insilico.voxels import DIM
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["VOXEL", "Encoder", "Encodes", "check_count"]
-
-VOXEL = "voxel"
-"""Name of the dimension."""
+__all__ = ["Encoder", "Encodes", "check_count"]
 
 
 class Encodes(Protocol):
@@ -36,7 +34,7 @@ class Encoder:
     ----------
     model : Encodes
         The model. What else it may have: ``n_voxels``; ``coords``, xarray coordinates along
-        ``voxel``; ``model_id``; ``units``.
+        ``voxel``; ``attributes``, a mapping that says units, model, subject.
     n_frames : int
         Frames of a video.
     size : tuple of int
@@ -62,15 +60,15 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """What the model is called: its ``model_id``, or else its class."""
-        found = getattr(self.model, "model_id", None)
-        return found if isinstance(found, str) else type(self.model).__name__
+        """What the model is called, for messages."""
+        return str(self.attributes["model"])
 
     @property
-    def units(self) -> str:
-        """What a response is measured in, as the model says."""
-        found = getattr(self.model, "units", None)
-        return found if isinstance(found, str) else "1"
+    def attributes(self) -> dict[str, Any]:
+        """What is said of the responses: "units" and "model" at least, and what the model says."""
+        said = getattr(self.model, "attributes", None)
+        known = {str(name): value for name, value in said.items()} if _is_mapping(said) else {}
+        return {"units": "1", "model": type(self.model).__name__, **known}
 
     def coordinates(self) -> xr.Coordinates:
         """Return the coordinates along ``voxel``, with their indexes; numbers if there are none.
@@ -84,15 +82,15 @@ class Encoder:
 
         given = getattr(self.model, "coords", None)
         if given is None:
-            return xr.Dataset(coords={VOXEL: np.arange(self.n_voxels)}).coords
+            return xr.Dataset(coords={DIM: np.arange(self.n_voxels)}).coords
         try:
             found = xr.Dataset(coords=given).coords
         except (ValueError, TypeError) as error:
             raise InvalidOption(f"model.coords are no coordinates of xarray: {error}") from error
         sizes = dict(found.sizes)
-        if sizes and sizes != {VOXEL: self.n_voxels}:
+        if sizes and sizes != {DIM: self.n_voxels}:
             raise InvalidOption(
-                f"model.coords have sizes {sizes}, not {VOXEL!r} of {self.n_voxels:,} voxels"
+                f"model.coords have sizes {sizes}, not {DIM!r} of {self.n_voxels:,} voxels"
             )
         return found
 
@@ -113,7 +111,7 @@ class Encoder:
         if answers.shape != (len(stills), self.n_voxels):
             raise InvalidOption(
                 f"model {self.name!r} answers {answers.shape} to {len(stills)} videos, where"
-                f" {(len(stills), self.n_voxels)} (video, {VOXEL}) was expected"
+                f" {(len(stills), self.n_voxels)} (video, {DIM}) was expected"
             )
         return answers
 
@@ -141,16 +139,20 @@ class Encoder:
         if given is not None:
             return check_count("model.n_voxels", given)
         coordinates = getattr(self.model, "coords", None)
-        known = getattr(coordinates, "sizes", {}).get(VOXEL)
+        known = getattr(coordinates, "sizes", {}).get(DIM)
         if known is not None:
-            return int(known)
+            return check_count("model.coords.sizes['voxel']", known)
         answers = self._ask([np.full((3, *self._size), 128, np.uint8)])
         if answers.ndim != 2 or len(answers) != 1:  # noqa: PLR2004 - video and voxel
             raise InvalidOption(
-                f"model {self.name!r} answers {answers.shape} to 1 video, where (1, {VOXEL}) was"
+                f"model {self.name!r} answers {answers.shape} to 1 video, where (1, {DIM}) was"
                 " expected"
             )
         return len(answers[0])
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
 
 
 def check_count(name: str, value: object) -> int:
