@@ -56,7 +56,20 @@ class Selection(NamedTuple):
         return type(self)(*left)
 
 
-class EffectRows(Array):
+class _LikeArray(type):
+    """Makes a class equal to dask's own.
+
+    xarray takes arrays of two classes in one dataset for those of two libraries, and refuses.
+    """
+
+    def __eq__(cls, other: object) -> bool:
+        return other is Array or other is cls
+
+    def __hash__(cls) -> int:
+        return hash(Array)
+
+
+class EffectRows(Array, metaclass=_LikeArray):
     """Responses as a dask array, (mask, condition, voxel) float32.
 
     Indexing with integers, slices, lists or booleans gives the same of what is left; whatever else

@@ -126,15 +126,16 @@ class _Place:
             if not self._is_plan(plan):
                 self._anew(begun.get("coordinates"), plan.get("clearing"))
         elif root is not None:
-            done = (root.get("attributes") or {}).get(_BLOCK)
-            if not isinstance(done, dict):
+            done = _question_in(root)
+            if done is None:
                 raise StoreExists(
                     f"{self._where} is a Zarr group, and no responses to objects: choose another"
                 )
             self._require(done)
             if self._overwrite:
                 self._anew(done.get("coordinates"))
-        elif next(iter(self._objects.keys()), None) is not None:
+        # Killed with its plan half written, a run has left that only.
+        elif not all(key.startswith(f"{WORK}/") for key in self._objects.keys()):  # noqa: SIM118 - no mapping
             raise StoreExists(
                 f"{self._where} is not empty, and holds no responses to objects: choose another"
             )
@@ -213,7 +214,11 @@ class _Place:
     def _check_is_ours(self) -> None:
         """Raise if somebody else has begun with another question, or given this one up."""
         plan = self._read(PLAN)
-        is_ours = self._read(ROOT) is not None if plan is None else self._is_plan(plan)
+        if plan is None:
+            # Finished, by somebody with the same question, or before: chunks were missing.
+            is_ours = _question_in(self._read(ROOT)) == self.question
+        else:
+            is_ours = self._is_plan(plan)
         if not is_ours:
             raise StoreExists(f"{self._where}: another process has begun to write it meanwhile")
 
@@ -272,6 +277,13 @@ def _question(experiment: Experiment, effects: xr.DataArray) -> dict[str, Any]:
         "model": experiment.encoder.name,
         "subject": _as_json(experiment.encoder.attributes.get("subject")),
     }
+
+
+def _question_in(root: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the question that root metadata has, if any."""
+    attributes = (root or {}).get("attributes")
+    found = attributes.get(_BLOCK) if isinstance(attributes, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def _as_json(value: object) -> object:

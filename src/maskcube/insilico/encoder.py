@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption
+from maskcube.insilico.model import EncodingModel
 from maskcube.insilico.stills import as_videos
 from maskcube.insilico.voxels import DIM
 
@@ -44,6 +45,13 @@ class Encoder:
     ----------
     n_voxels : int
         How many responses there are to a video.
+
+    Raises
+    ------
+    InvalidOption
+        When it is no model.
+    StimulusError
+        When it is one of BERG's, and takes no videos of that shape.
     """
 
     def __init__(self, model: Encodes, n_frames: int, size: tuple[int, int]) -> None:
@@ -56,6 +64,9 @@ class Encoder:
         # Few models may be used by several threads; all that are asked of one wait for each other.
         self._lock = SerializableLock(f"maskcube-{os.getpid()}-{id(model)}")
         self._size = size
+        if isinstance(model, EncodingModel):
+            # It says at once, of no pixels, whether it takes videos of this shape.
+            model.check(np.broadcast_to(np.uint8(0), (1, self.n_frames, 3, *size)))
         self.n_voxels = self._count()
 
     @property
