@@ -14,6 +14,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from distributed.protocol.pickle import dumps, loads
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import Source
@@ -223,16 +224,16 @@ def test_scattered_masks_share_their_image(masks: xr.DataArray, images: dict[str
 def test_each_mask_is_read_once(
     masks: xr.DataArray, images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskcube.insilico.experiment import Objects
+    from maskcube.insilico.experiment import ObjectMasks
 
     read: list[int] = []
-    whole = Objects._read  # noqa: SLF001 - what is counted
+    whole = ObjectMasks._read  # noqa: SLF001 - what is counted
 
     def counted(self: Any, rows: Any) -> Any:
         read.extend(rows.tolist())
         return whole(self, rows)
 
-    monkeypatch.setattr(Objects, "_read", counted)
+    monkeypatch.setattr(ObjectMasks, "_read", counted)
     effects = object_effects(images, masks, Answers())
     effects.sel(condition="intact").compute()
     assert read == []
@@ -420,8 +421,10 @@ def test_the_model_of_berg(tmp_path: Path, masks: xr.DataArray) -> None:
     assert effects.sel(roi="lV1v").sel(noun=square["noun"].values[:1].tolist()).sizes["voxel"] > 1
     with pytest.raises(StimulusError, match="14"):
         object_effects(images, square, model, n_frames=13)
-    image = to_nifti(effects[0, 0])
-    assert image.shape == (12, 14, 10)
+    assert to_nifti(effects[0, 0]).shape == (12, 14, 10)
+    # As it goes to other processes.
+    sent = loads(dumps(effects[:3]))
+    np.testing.assert_allclose(sent.values, wanted[:3], atol=5e-5 * wanted.std())
 
 
 def test_a_linear_model_of_pixels(masks: xr.DataArray, images: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcube.errors import InvalidOption
+from maskcube.errors import InvalidOption, MissingDependency
 from maskcube.insilico.errors import StimulusError
 from maskcube.insilico.pictures import Pictures
 
@@ -251,3 +252,9 @@ def test_all_faults_are_told_at_once(pixels: Any, tmp_path: Path) -> None:
 def test_no_images_at_all(images: Any) -> None:
     with pytest.raises(InvalidOption, match="images"):
         Pictures(images, SIZE)
+
+
+def test_a_folder_needs_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingDependency, match=r"pip install \"maskcube\[formats\]\""):
+        Pictures(tmp_path, SIZE)

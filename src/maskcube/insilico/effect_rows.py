@@ -36,7 +36,7 @@ class Selection(NamedTuple):
     @classmethod
     def whole(cls, experiment: Experiment) -> Self:
         """Return everything."""
-        sizes = len(experiment.objects), len(CONDITIONS), experiment.encoder.n_voxels
+        sizes = len(experiment.masks), len(CONDITIONS), experiment.encoder.n_voxels
         return cls(*map(np.arange, sizes))
 
     @property
@@ -145,7 +145,7 @@ def _tasks(
     rows, conditions, voxels = map(np.atleast_1d, selection)
     wanted = conditions.tolist()
     parts = [rows[part] for part in experiment.parts(rows, wanted)] or [rows]
-    images = [dict.fromkeys(experiment.objects.codes[part].tolist()) for part in parts]
+    images = [dict.fromkeys(experiment.masks.codes[part].tolist()) for part in parts]
     n_tasks = Counter(image for each in images for image in each)
     # Only of neighbours can one task do all.
     shared = {image for image, count in n_tasks.items() if count > 1 and INTACT in wanted}

@@ -12,7 +12,7 @@ from maskcube.insilico.effect_rows import EffectRows, Selection
 from maskcube.insilico.effects_arrays import EFFECT_DIMS, RESPONSE
 from maskcube.insilico.effects_store import write_effects
 from maskcube.insilico.encoder import Encoder, Encodes, check_count
-from maskcube.insilico.experiment import Experiment, Objects
+from maskcube.insilico.experiment import Experiment, ObjectMasks
 from maskcube.insilico.pictures import Images, Pictures
 from maskcube.insilico.stills import CONDITIONS, fill_of
 
@@ -54,16 +54,15 @@ def object_effects(
         (n, voxel). It may have ``n_voxels``, ``coords`` (xarray coordinates along ``voxel``) and
         ``attributes`` (a mapping that says units, model and subject); one that does not know its
         number of voxels is asked for the responses to a grey video at once. It is never called by
-        two threads of a process at the same time; to compute in other processes it must be
-        picklable.
+        two threads of a process at the same time. To compute in other processes it must be
+        picklable, and goes there with `images`: rather a folder than arrays then.
     fill : int or tuple of int
         What is shown where nothing is to be seen: a grey from 0 to 255, or red, green and blue.
     n_frames : int
         Frames of a video; 90 are 3 seconds of 30 a second.
     batch_size : int
-        Most videos in one call of the model. Models that read their weights in each call, as
-        BERG's do, take little longer for 16 than for one; a still of 1000 x 1000 takes 3 MB here,
-        and 42 MB as what a model of 14 frames sees.
+        Most videos in one call of the model, which costs BERG's a pass over 1.6 GB of components.
+        A still of 1000 x 1000 pixels takes 6 MB here.
     store : path, URL or zarr Store, optional
         Compute all of it now, mask by mask into a Zarr store there, and return it opened from
         there. The same call goes on with what was interrupted, and opens what is finished, after
@@ -131,7 +130,7 @@ def object_effects(
     >>> object_effects(noise, masks, Brightness(), store="effects.zarr", progress=False).sizes
     Frozen({'mask': 3, 'condition': 3, 'voxel': 1})
     """
-    objects = Objects(masks)
+    objects = ObjectMasks(masks)
     pictures = Pictures(images, objects.size)
     colours, size = fill_of(fill), check_count("batch_size", batch_size)
     _check_store_options(store, overwrite=overwrite, storage_options=storage_options)
@@ -161,7 +160,7 @@ def _check_store_options(
 
 def _labelled(experiment: Experiment) -> xr.DataArray:
     """Return the lazy responses with all coordinates."""
-    along_mask = experiment.objects.coordinates()
+    along_mask = experiment.masks.coordinates()
     along_voxel = experiment.encoder.coordinates()
     twice = {*along_mask} & {*along_voxel, *EFFECT_DIMS[1:]} | {*along_voxel} & {*EFFECT_DIMS[:2]}
     if twice:

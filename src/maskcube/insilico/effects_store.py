@@ -153,7 +153,7 @@ class _Place:
                 )
             self._anew()
             finished = []
-        n_masks = len(self._experiment.objects)
+        n_masks = len(self._experiment.masks)
         rows = np.setdiff1d(np.arange(n_masks), finished)
         with mask_bar(n_masks, "encoding", show=progress) as bar:
             bar.update(n_masks - len(rows))
@@ -238,7 +238,7 @@ class _Place:
         return sorted(int(each[1]) for each in found if each)
 
     def _finished(self) -> list[int]:
-        n_masks = len(self._experiment.objects)
+        n_masks = len(self._experiment.masks)
         return [row for row in self._rows() if row < n_masks]
 
     def _is_of_model(self, finished: list[int]) -> bool:
@@ -251,7 +251,7 @@ class _Place:
             with suppress(CorruptStore):
                 chunk = self._objects.get(chunk_key(finished[0])) or b""
                 there = self._arrays.decoded(chunk)[INTACT]
-                image = int(self._experiment.objects.codes[finished[0]])
+                image = int(self._experiment.masks.codes[finished[0]])
                 asked = self._experiment.intact(image)
                 close = _CLOSE * float(np.nanmax(np.abs(asked), initial=0))
                 return np.allclose(there, asked, rtol=0, atol=close, equal_nan=True)
@@ -269,9 +269,9 @@ def _question(experiment: Experiment, effects: xr.DataArray) -> dict[str, Any]:
         "masks": digest_of(along_mask),
         "voxels": digest_of(along_voxel),
         "coordinates": sorted(map(str, coordinates)),
-        "n_masks": len(experiment.objects),
+        "n_masks": len(experiment.masks),
         "n_voxels": experiment.encoder.n_voxels,
-        "size": list(experiment.objects.size),
+        "size": list(experiment.masks.size),
         "fill": list(experiment.fill),
         "n_frames": experiment.encoder.n_frames,
         "model": experiment.encoder.name,

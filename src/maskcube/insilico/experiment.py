@@ -19,13 +19,13 @@ from maskcube.insilico.stills import INTACT, Stills
 from maskcube.layout import DIMS
 from maskcube.scan import check_masks, stored_rows
 
-__all__ = ["Experiment", "Objects"]
+__all__ = ["Experiment", "ObjectMasks"]
 
 _BLOCK_MASKS = 16
 """Masks that are read together."""
 
 
-class Objects:
+class ObjectMasks:
     """The masks of an experiment, which are read when they are asked for.
 
     Parameters
@@ -104,8 +104,8 @@ class Experiment:
 
     Parameters
     ----------
-    objects : Objects
-        The masks.
+    masks : ObjectMasks
+        The objects.
     pictures : Pictures
         The images.
     encoder : Encoder
@@ -118,14 +118,14 @@ class Experiment:
 
     def __init__(
         self,
-        objects: Objects,
+        masks: ObjectMasks,
         pictures: Pictures,
         encoder: Encoder,
         *,
         fill: tuple[int, int, int],
         batch_size: int,
     ) -> None:
-        self.objects = objects
+        self.masks = masks
         self.pictures = pictures
         self.encoder = encoder
         self.fill = fill
@@ -161,7 +161,7 @@ class Experiment:
             Responses to all of an image, (voxel,), that somebody has.
         """
         found = {(INTACT, image): answer for image, answer in (known or {}).items()}
-        groups = _by_image(self.objects.codes[rows])
+        groups = _by_image(self.masks.codes[rows])
         answered = self._answered(self._stimuli(rows, groups, conditions, {*found}))
         for image, positions in groups.items():
             for position in positions:
@@ -181,7 +181,7 @@ class Experiment:
 
         Neighbours of one image are together, and several images where they are one batch.
         """
-        codes = self.objects.codes[rows]
+        codes = self.masks.codes[rows]
         edges = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(rows)]
         others = len({*conditions} - {INTACT})
         found: list[slice] = []
@@ -223,13 +223,13 @@ class Experiment:
                 yield (INTACT, image), stills.intact
             if not others:
                 continue
-            masks = self.objects.each(rows[np.array(positions)])
+            masks = self.masks.each(rows[np.array(positions)])
             for position, mask in zip(positions, masks, strict=True):
                 for condition in others:
                     yield (condition, position), stills.of(condition, mask)
 
     def _stills(self, image: int) -> Stills:
-        return Stills(self.pictures[self.objects.images[image]], self.fill)
+        return Stills(self.pictures[self.masks.images[image]], self.fill)
 
 
 def _by_image(codes: NDArray[np.intp]) -> dict[int, list[int]]:
