@@ -31,6 +31,7 @@ from maskcube.insilico import BERG, object_effects, sample_model, to_nifti
 
 SIZE = (4, 5)
 PLAN = "_maskcube/plan.json"
+LONG = [pytest.mark.slow, pytest.mark.timeout(900)]  # also where others keep the machine busy
 
 
 @pytest.fixture(autouse=True)
@@ -258,7 +259,7 @@ def forks() -> Iterator[Forks]:
 _BEFORE = partial(write, fill=3)
 
 
-@pytest.mark.parametrize("every", [pytest.param(True, id="every", marks=pytest.mark.slow), False])
+@pytest.mark.parametrize("every", [pytest.param(True, id="every", marks=LONG), False])
 @pytest.mark.parametrize(
     ("begin", "strike"),
     [
