@@ -417,7 +417,6 @@ _NODES = "consolidated_metadata.metadata"
         (f"{_SAID}.subjects", "12"),
         (f"{_SAID}.subjects", [1, "../2"]),
         (f"{_SAID}.backbone", 3),
-        (f"{_SAID}.backbone", "os.system"),
         (f"{_NODES}.components.shape", [20, 2**40]),
         (f"{_NODES}.components.shape", [2**40, 2688]),
         (f"{_NODES}.components.shape", [20]),
@@ -468,6 +467,16 @@ def test_values_that_are_no_numbers_are_told(
     model = BERG(tmp_path / "m").get_encoding_model(MODEL, subject=1)
     with pytest.raises(CorruptWeights, match="not finite, or scales of 0"):
         model.encode(np.ones((1, 2688), "f4"))
+
+
+def test_an_unknown_backbone_is_told_when_it_is_needed(store: Path) -> None:
+    root = json.loads((store / "zarr.json").read_text())
+    _with(root, f"{_SAID}.backbone", "os.system")
+    (store / "zarr.json").write_text(json.dumps(root))
+    model = BERG(store).get_encoding_model(MODEL, subject=1)
+    assert model.encode(np.ones((1, 2688), "f4")).shape == (1, 500)
+    with pytest.raises(InvalidParameterError, match=r"'os.system', and there are 'pixels', 's3d'"):
+        model.encode(np.zeros((1, 14, 3, 8, 8), "u1"))
 
 
 def test_models_travel(store: Path) -> None:

@@ -159,6 +159,16 @@ FLOORS = [
         "insilico.fit_run",
         "insilico.fitting",
     ],
+    [
+        "insilico.stills",
+        "insilico.pictures",
+        "insilico.encoder",
+        "insilico.experiment",
+        "insilico.effect_rows",
+        "insilico.effects_arrays",
+        "insilico.effects_store",
+        "insilico.effects",
+    ],
     ["insilico.commands"],
     ["cli"],
 ]

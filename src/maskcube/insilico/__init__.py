@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from maskcube.insilico.berg import BERG
     from maskcube.insilico.brain import Brain, Region, Volume
     from maskcube.insilico.conversion import ModelReport, convert
+    from maskcube.insilico.effects import object_effects
     from maskcube.insilico.errors import (
         BERGError,
         CorruptWeights,
@@ -75,6 +76,7 @@ __all__ = [
     "fit",
     "ncsnr",
     "noise_ceiling",
+    "object_effects",
     "r2",
     "sample_model",
     "to_nifti",
@@ -97,6 +99,7 @@ _HOMES = {
     "ncsnr": "accuracy",
     "noise_ceiling": "accuracy",
     "r2": "accuracy",
+    "object_effects": "effects",
     "sample_model": "sample",
     "to_nifti": "nifti",
 }

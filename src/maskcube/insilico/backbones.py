@@ -65,13 +65,14 @@ def backbone_of(
 ) -> Callable[[], Backbone]:
     """Return what makes the backbone of a name; reads nothing yet.
 
+    A name that is not known is an error when the backbone is made: features and scores of a model
+    can be encoded without.
+
     Raises
     ------
     InvalidParameterError
-        When there is none of that name, or no such device.
+        When there is no such device.
     """
-    if name not in _MADE_BY:
-        raise InvalidParameterError(f"backbone={name!r}: there are {listed(_MADE_BY)}")
     if not _DEVICE.fullmatch(str(device)):
         raise InvalidParameterError(f"device={device!r}: give 'auto', 'cpu' or 'cuda'")
     if not isinstance(path, str | os.PathLike | None):
@@ -80,4 +81,9 @@ def backbone_of(
 
 
 def _made(name: str, path: str | Path | None, device: str) -> Backbone:
+    if name not in _MADE_BY:
+        raise InvalidParameterError(
+            f"the model was made with the backbone {name!r}, and there are {listed(_MADE_BY)}: give"
+            " it as backbone=, what makes features of videos"
+        )
     return _MADE_BY[name](path, device)

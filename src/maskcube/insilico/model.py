@@ -20,6 +20,7 @@ from maskcube.insilico.projection import Projection
 from maskcube.insilico.videos import N_FRAMES, check_videos, frames_of
 from maskcube.insilico.voxels import plain_coordinates, voxel_coordinates
 from maskcube.insilico.weights import Weights
+from maskcube.provenance import generator
 
 __all__ = ["EncodingModel", "Stimulus"]
 
@@ -119,6 +120,22 @@ class EncodingModel:
         if brain is None:
             return plain_coordinates(self._rows)
         return voxel_coordinates(brain, self._rows)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What is said of responses: their units, the model, and the volume of the voxels."""
+        said: dict[str, Any] = {
+            "long_name": "in-silico fMRI response",
+            "units": "standard deviations of a session's responses",
+            "model": MODEL_ID,
+            "subject": self.subject,
+            "generator": generator(),
+        }
+        volume = self.volume
+        if volume is not None and np.isfinite(volume.affine).all():
+            said["volume_shape"] = list(volume.mask.shape)
+            said["affine"] = volume.affine.ravel().tolist()
+        return said
 
     def get_metadata(self) -> dict[str, Any]:
         """Return what is known of all voxels of the subject: see `metadata_of`."""

@@ -9,10 +9,8 @@ import numpy as np
 import xarray as xr
 
 from maskcube.errors import InvalidOption
-from maskcube.insilico.catalog import MODEL_ID
 from maskcube.insilico.model import EncodingModel, Stimulus
 from maskcube.insilico.voxels import DIM
-from maskcube.provenance import generator
 
 __all__ = ["encode"]
 
@@ -76,7 +74,7 @@ def encode(
     else:
         values = _lazy(model, given, chunks)
     coords = model.coords.assign({**labels}) if labels else model.coords
-    return xr.DataArray(values, coords, (along, DIM), "responses", _attributes(model))
+    return xr.DataArray(values, coords, (along, DIM), "responses", model.attributes)
 
 
 def _stimuli(videos: Stimulus | xr.DataArray) -> tuple[Hashable, dict[Hashable, Any], Any]:
@@ -117,18 +115,3 @@ def _lazy(model: EncodingModel, videos: Any, chunks: int | None) -> Any:  # noqa
         meta=np.empty((0, 0), np.float32),
         name=None,
     )
-
-
-def _attributes(model: EncodingModel) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "long_name": "in-silico fMRI response",
-        "units": "standard deviations of a session's responses",
-        "model": MODEL_ID,
-        "subject": model.subject,
-        "generator": generator(),
-    }
-    volume = model.volume
-    if volume is not None and np.isfinite(volume.affine).all():
-        said["volume_shape"] = list(volume.mask.shape)
-        said["affine"] = volume.affine.ravel().tolist()
-    return said
