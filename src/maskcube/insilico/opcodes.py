@@ -230,7 +230,7 @@ class Machine:
             # The hash of others may take for ever.
             is_number = type(key) is int and abs(key) < _LARGEST_KEY
             if not isinstance(key, str | bytes) and not is_number:
-                raise PickleFault(f"a {type(key).__name__} as a key")
+                raise PickleFault(f"a key of the type {type(key).__name__}")
         self._holds(holder, items[1::2])
         holder.update(zip(items[::2], items[1::2], strict=True))
 
