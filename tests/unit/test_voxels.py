@@ -85,7 +85,7 @@ def test_the_index_follows_its_voxels(responses: xr.DataArray) -> None:
 
 def test_only_equal_voxels_are_added(responses: xr.DataArray) -> None:
     assert (responses + responses).sel(roi="V2")[0].values.tolist() == [2.0, 6.0]
-    with pytest.raises(ValueError, match="roi|voxel"):
+    with pytest.raises(InvalidOption, match="these are other voxels, 2 and 2"):
         _ = responses.isel(voxel=[0, 1]) + responses.isel(voxel=[2, 3])
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from maskcube.insilico.berg import BERG
     from maskcube.insilico.brain import Brain, Region, Volume
+    from maskcube.insilico.conversion import ModelReport, convert
     from maskcube.insilico.errors import (
         BERGError,
         CorruptWeights,
@@ -50,12 +51,14 @@ __all__ = [
     "InvalidParameterError",
     "ModelLoadError",
     "ModelNotFoundError",
+    "ModelReport",
     "Region",
     "RegionIndex",
     "ResourceError",
     "StimulusError",
     "ValidationError",
     "Volume",
+    "convert",
     "encode",
     "sample_model",
     "to_nifti",
@@ -65,9 +68,11 @@ _HOMES = {
     "BERG": "berg",
     "Brain": "brain",
     "EncodingModel": "model",
+    "ModelReport": "conversion",
     "Region": "brain",
     "RegionIndex": "voxels",
     "Volume": "brain",
+    "convert": "conversion",
     "encode": "responses",
     "sample_model": "sample",
     "to_nifti": "nifti",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from maskcube.errors import listed
 from maskcube.insilico.errors import InvalidParameterError
+from maskcube.insilico.features import S3DFeatures
 from maskcube.insilico.videos import N_FRAMES
 
 __all__ = ["Backbone", "Pixels", "backbone_of"]
@@ -51,6 +52,7 @@ class Pixels:
 
 _MADE_BY: dict[str, Callable[[str | Path | None, str], Backbone]] = {
     "pixels": lambda _, __: Pixels(),
+    "s3d": S3DFeatures.open,
 }
 """What makes a backbone of its file, for a device, by its name."""
 

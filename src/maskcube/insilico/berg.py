@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maskcube.errors import listed
 from maskcube.insilico.backbones import Backbone, backbone_of
+from maskcube.insilico.berg_files import MODEL_FOLDER, BergFiles
 from maskcube.insilico.catalog import CATALOG, MODEL_ID, check_model_id, description, hint
 from maskcube.insilico.errors import InvalidParameterError, ValidationError
 from maskcube.insilico.metadata import metadata_of
@@ -19,6 +20,7 @@ from maskcube.insilico.model_store import ModelStore
 from maskcube.insilico.weights import Weights
 from maskcube.layout import memory_bytes
 from maskcube.objects import StoreLike
+from maskcube.paths import folder_path
 
 __all__ = ["BERG", "open_weights"]
 
@@ -93,7 +95,7 @@ class BERG:
         self,
         model_id: str,
         *,
-        subject: int | None = None,
+        subject: int | np.integer | None = None,
         selection: Mapping[str, Any] | None = None,
         device: str = "auto",
         backbone: str | Path | Backbone | None = None,
@@ -169,7 +171,9 @@ class BERG:
         responses = model.encode(stimulus, show_progress=show_progress)
         return (responses, model.get_metadata()) if return_metadata else responses
 
-    def get_model_metadata(self, model_id: str, *, subject: int | None = None) -> dict[str, Any]:
+    def get_model_metadata(
+        self, model_id: str, *, subject: int | np.integer | None = None
+    ) -> dict[str, Any]:
         """Return what is known of a subject's voxels, as BERG has it: see `metadata_of`.
 
         Raises
@@ -196,6 +200,9 @@ def open_weights(berg_dir: StoreLike, storage_options: dict[str, Any] | None = N
     StoreNotFound, ModelLoadError
         When it is neither.
     """
+    folder = folder_path(berg_dir)
+    if folder is not None and (folder / MODEL_FOLDER.parts[0]).is_dir():
+        return BergFiles.open(folder)
     return ModelStore.open(berg_dir, storage_options)
 
 

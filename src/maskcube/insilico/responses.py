@@ -125,7 +125,6 @@ def _attributes(model: EncodingModel) -> dict[str, Any]:
         "units": "standard deviations of a session's responses",
         "model": MODEL_ID,
         "subject": model.subject,
-        "weights": model.weights.location,
         "generator": generator(),
     }
     volume = model.volume
