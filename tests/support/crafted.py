@@ -116,7 +116,7 @@ def _calls(command: str) -> Iterator[Crafted]:
     yield Crafted("a dotted name", dotted, "shutil.os.system", fires=True)
     hidden = b"\x80\x04" + _named("numpy", "_core.multiarray.scalar") + b")R."
     yield Crafted("a known name, cut elsewhere", hidden, "'numpy._core.multiarray.scalar'")
-    names = "numpy.load numpy.fromfile numpy.memmap numpy.f2py.compile numpy.matrix numpy.loadtxt"
+    names = "numpy.load numpy.fromfile numpy.f2py.compile numpy.matrix numpy.loadtxt"
     names += " numpy.testing._private.utils.runstring numpy.lib._npyio_impl.load numpy.core.records"
     names += " pickle.loads builtins.open builtins.getattr builtins.type functools.partial"
     names += " operator.attrgetter nibabel.load nibabel.loadsave.load joblib.load this.s nt.system"
@@ -153,7 +153,7 @@ def _opcodes(command: str) -> Iterator[Crafted]:
     yield Crafted("a state for a list", b"\x80\x04]}b.", "a state for a list")
     yield Crafted("a call of a text", b"\x80\x04" + _text("os.system") + b")R.", "a call of what")
     yield Crafted("a call of an object", b"\x80\x04" + record + b")R.", "a call of what")
-    for name in ("numpy.ndarray", "builtins.object"):
+    for name in ("numpy.ndarray", "numpy.memmap", "builtins.object"):
         made = b"\x80\x04" + _named(*name.split(".")) + b")\x81."
         yield Crafted(f"new {name}", made, f"a call of {name}")
     rebuilt = _named("copyreg", "_reconstructor") + _named("numpy", "dtype")
@@ -188,13 +188,27 @@ def _bombs() -> Iterator[Crafted]:
     dicts = b"}" + _text("a") + b"}" + _text("b") + b"N"
     yield Crafted("dictionaries", b"\x80\x04" + (dicts + b"ss") * 200_000 + b".", "opcodes")
     yield Crafted("a million things", b"\x80\x04(" + b"N" * 10**6 + b"t.", "opcodes")
+    told = "bytes of small things"
     texts = (b"X" + struct.pack("<I", 2**20) + bytes(2**20)) * 33
-    yield Crafted("33 MiB of texts", b"\x80\x04(" + texts + b"t.", "bytes of small things")
+    yield Crafted("33 MiB of texts", b"\x80\x04(" + texts + b"t.", told)
+    objects = _dtype("O8", _STATE.replace(_text("<"), _text("|"))) + b"\x94"
+    listed = b"(](" + b"K\x00" * 50_000 + b"e\x94" + objects
+    again = _ARRAY + b"(K\x01M\x50\xc3\x85h\x01\x89h\x00tb"
+    yield Crafted("one list, often", b"\x80\x04" + listed + again * 500 + b"t.", told)
+    text = b"(" + _text("a" * 2**16) + b"\x94"
+    again = _named("_codecs", "encode") + b"h\x00" + _text("latin1") + b"\x86R"
+    yield Crafted("one text, often", b"\x80\x04" + text + again * 1000 + b"t.", told)
     keys = b"}" + b")" + b"".join(b"\x94h" + bytes([n]) + b"\x86" for n in range(30)) + b"Ns."
     yield Crafted("a key that takes for ever", b"\x80\x04" + keys, "a key of the type tuple")
     yield Crafted(
         "a huge key", b"\x80\x04}" + _integer(2**61 - 1 << 8) + b"Ns.", "a key of the type int"
     )
+    deeper = (
+        b"(" + _named("numpy._core.numeric", "_frombuffer") + b"q\x01" + objects[:-1] + b"q\x02"
+    )
+    deeper += b"]Naq\x03"
+    step = b"h\x01(h\x03h\x02K\x01\x85" + _text("C") + b"tRq\x04]h\x04aq\x03"
+    yield Crafted("arrays in arrays", b"\x80\x04" + deeper + step * 100 + b"t.", "deep")
     yield Crafted("a list in itself", b"\x80\x04]\x94h\x00a.", "holds itself")
     yield Crafted("in itself, later", b"\x80\x04]\x94]\x94h\x00aa0.", "holds itself")
     yield Crafted("changed later", b"\x80\x04]\x94\x85h\x00Na.", "changed when it is complete")

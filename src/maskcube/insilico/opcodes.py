@@ -16,13 +16,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from maskcube.insilico.stand_ins import GLOBALS, Blob, Global, PickleFault, Record, Unbuilt
+from maskcube.insilico.stand_ins import GLOBALS, Blob, Global, PickleFault, Record, Source, Unbuilt
 
 __all__ = ["Machine"]
 
 _LONG_BYTES = 2**16
 """Strings of bytes longer than this are left in the file."""
-_MOST_SMALL_BYTES = 2**25
 _MOST_OPCODES = 400_000
 _MOST_DEPTH = 64
 _MOST_DIGITS = 64
@@ -45,6 +44,7 @@ class Machine:
     def __init__(self, file: mmap.mmap, start: int) -> None:
         self.at = start
         self._file = file
+        self._source = Source(file)
         self._end = len(file)
         self._stack: list[Any] = []
         self._marks: list[int] = []
@@ -55,7 +55,6 @@ class Machine:
         """Containers that are in another one."""
         self._kept: list[Any] = []
         """All containers: an identity is that of one of them only while they live."""
-        self._small_bytes = 0
 
     def run(self) -> Any:  # noqa: ANN401 - whatever was pickled
         """Return what the pickle builds.
@@ -96,9 +95,8 @@ class Machine:
 
     def _small(self, size: int) -> bytes:
         """Return bytes that are kept in memory."""
-        self._small_bytes += size
-        if self._small_bytes > _MOST_SMALL_BYTES and size <= self._end - self.at:
-            raise PickleFault(f"more than {_MOST_SMALL_BYTES:,} bytes of small things")
+        if size <= self._end - self.at:
+            self._source.spend(size)
         return self._bytes(size)
 
     def _number(self, layout: str) -> Any:  # noqa: ANN401 - int or float
@@ -259,10 +257,14 @@ class Machine:
         arguments, known = self._pop(), self._pop()
         if not isinstance(known, Global) or type(arguments) is not tuple:
             raise PickleFault("a call of what is no name")
-        made = known.made(known.name, arguments, self._file)
-        if isinstance(made, dict | Record):
-            self._holds(made, [arguments])
+        made = known.made(known.name, arguments, self._source)
         self._push(made)
+        self._made(made, arguments)
+
+    def _made(self, value: Any, of: Any) -> None:  # noqa: ANN401 - any value, of any other
+        """Note what a value that is not of opcodes alone holds."""
+        if isinstance(value, dict | Record) or getattr(value, "dtype", None) == np.dtype(object):
+            self._holds(value, [of])
 
     def _build(self) -> None:
         state, made = self._pop(), self._top()
@@ -270,9 +272,8 @@ class Machine:
             self._holds(made, [state])
             made.state = state
         elif isinstance(made, Unbuilt):
-            self._stack[-1] = built = made.build(state, self._file)
-            if isinstance(built, np.ndarray) and built.dtype.hasobject:
-                self._holds(built, [state])
+            self._stack[-1] = built = made.build(state, self._source)
+            self._made(built, state)
             for place in made.places:
                 self._memo[place] = built
         else:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maskcube.insilico.errors import CorruptWeights, ModelLoadError
 from maskcube.insilico.opcodes import Machine
-from maskcube.insilico.stand_ins import Blob, PickleFault, dtype_of, filled
+from maskcube.insilico.stand_ins import Blob, PickleFault, Source, dtype_of, filled
 
 __all__ = ["read_npy"]
 
@@ -116,7 +116,7 @@ def _numbers(
 ) -> NDArray[Any]:
     try:
         data = Blob(start, len(file) - start)
-        return filled(shape, dtype_of(name[1:], name[0]), order, data, file)
+        return filled(shape, dtype_of(name[1:], name[0]), order, data, Source(file))
     except PickleFault as fault:
         raise PickleFault(f"it has {fault}") from fault
 
