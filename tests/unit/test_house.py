@@ -147,6 +147,7 @@ FLOORS = [
         "insilico.nifti",
         "insilico.sample",
     ],
+    ["insilico.commands"],
     ["cli"],
 ]
 """Lower floors first. A module imports from lower floors, or from earlier on its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -75,4 +76,8 @@ def backbone_of(
         raise InvalidParameterError(f"device={device!r}: give 'auto', 'cpu' or 'cuda'")
     if not isinstance(path, str | os.PathLike | None):
         raise InvalidParameterError(f"backbone={path!r}: give a path, or what makes features")
-    return lambda: _MADE_BY[name](path, device)
+    return partial(_made, name, path, device)
+
+
+def _made(name: str, path: str | Path | None, device: str) -> Backbone:
+    return _MADE_BY[name](path, device)

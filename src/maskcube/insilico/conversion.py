@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from maskcube.codec import checksum
-from maskcube.errors import listed
 from maskcube.insilico.berg_files import BergFiles
 from maskcube.insilico.draft import Draft, new_model
-from maskcube.insilico.errors import InvalidParameterError
-from maskcube.insilico.weights import Components
+from maskcube.insilico.weights import Components, subject_of
 from maskcube.objects import StoreLike
 
 __all__ = ["ModelReport", "convert"]
@@ -58,7 +56,7 @@ def convert(
     berg_dir: str | Path,
     store: StoreLike,
     *,
-    subject: int | Iterable[int] | None = None,
+    subject: int | Sequence[int] | None = None,
     overwrite: bool = False,
     storage_options: dict[str, Any] | None = None,
     progress: bool = True,
@@ -77,7 +75,7 @@ def convert(
         BERG's folder, which has ``encoding_models`` in it.
     store : path, URL or zarr Store
         Where to write.
-    subject : int or iterable of int, optional
+    subject : int or sequence of int, optional
         Which subjects; all that there are without it.
     overwrite : bool
         Replace a store of other models; it is deleted first.
@@ -129,15 +127,11 @@ def convert(
     )
 
 
-def _chosen(files: BergFiles, subject: int | Iterable[int] | None) -> tuple[int, ...]:
-    asked = files.subjects if subject is None else subject
-    chosen = (asked,) if isinstance(asked, int) else tuple(asked)
-    strange = [each for each in chosen if each not in files.subjects]
-    if strange or not chosen:
-        raise InvalidParameterError(
-            f"subject={listed(strange)}: {files.location} has {list(files.subjects)}"
-        )
-    return chosen
+def _chosen(files: BergFiles, subject: int | Sequence[int] | None) -> tuple[int, ...]:
+    if subject is None:
+        return files.subjects
+    asked = tuple(subject) if isinstance(subject, list | tuple | range) else (subject,)
+    return tuple(subject_of(files, each) for each in asked or (None,))
 
 
 def _identity(components: Components) -> dict[str, Any]:
@@ -151,5 +145,9 @@ def _write_components(draft: Draft, components: Components, *, progress: bool) -
     from tqdm import tqdm
 
     for block in tqdm(draft.blocks, "Converting", unit=" blocks", disable=not progress):
-        mean, scale, matrix = components
-        draft.put_block(block, mean[block], scale[block], matrix[:, block])
+        draft.put_block(
+            block,
+            components.mean[block],
+            components.scale[block],
+            components.components[:, block],
+        )

@@ -128,7 +128,7 @@ def _attributes(model: EncodingModel) -> dict[str, Any]:
         "generator": generator(),
     }
     volume = model.volume
-    if volume is not None:
+    if volume is not None and np.isfinite(volume.affine).all():
         said["volume_shape"] = list(volume.mask.shape)
         said["affine"] = volume.affine.ravel().tolist()
     return said
