@@ -349,7 +349,8 @@ def _berg(data: bytes) -> None:
 
 
 def _berg_read(files: BergFiles) -> None:
-    mean, scale, components = (array[:] for array in files.components())
+    found = files.components()
+    mean, scale, components = found.mean[:], found.scale[:], found.components[:]
     coef, intercept = (array[:] for array in files.regression(1))
     brain = files.brain(1)
     sizes = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,8 @@ def test_files_are_as_numpy_unpickles_them(kind: dict[str, Any], tmp_path: Path)
     assert files.location == str(made.folder)
     assert files.backbone == ("s3d" if "n_features" in kind else "pixels")
     pca = made.load(made.pca)
-    mean, scale, components = (array[:] for array in files.components())
+    found = files.components()
+    mean, scale, components = found.mean[:], found.scale[:], found.components[:]
     np.testing.assert_array_equal(mean, pca["scaler_param"]["mean_"])
     np.testing.assert_array_equal(scale, pca["scaler_param"]["scale_"])
     np.testing.assert_array_equal(components, pca["pca_param"]["components_"])
@@ -276,7 +278,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_mapped_array_gives_memory_of_its_own(dtype: str, order: Any, tmp_path: Path) -> None:
     array = np.random.default_rng(0).random((300, 700)).astype(dtype, order=order)
     write_npy(tmp_path / "a.npy", {"a": array})
-    mapped = MappedArray(read_npy(tmp_path / "a.npy")["a"])
+    path = tmp_path / "a.npy"
+    mapped = MappedArray(read_npy(path)["a"], path, ("a",))
     assert mapped.shape == (300, 700)
     assert mapped.dtype.isnative
     keys: list[Any] = [
@@ -294,6 +297,24 @@ def test_a_mapped_array_gives_memory_of_its_own(dtype: str, order: Any, tmp_path
         assert found.flags.aligned
         assert found.flags.writeable
         assert found.flags.c_contiguous
+
+
+def test_another_process_finds_it_again(tmp_path: Path) -> None:
+    made = write_berg_folder(tmp_path)
+    files = BergFiles.open(tmp_path)
+    expected = files.components().components[:, 5:9], files.regression(1).coef[:]
+    sent = pickle.dumps((files, files.components(), files.regression(1)))
+    assert len(sent) < 3000
+    again, components, regression = pickle.loads(sent)  # noqa: S301 - our own
+    np.testing.assert_array_equal(components.components[:, 5:9], expected[0])
+    np.testing.assert_array_equal(regression.coef[:], expected[1])
+    assert again.brain(1).n_voxels == 500
+    write_berg_folder(tmp_path, n_components=19)
+    with pytest.raises(CorruptWeights, match=r"or has changed: scaler_param|pca_param compon"):
+        pickle.loads(sent)  # noqa: S301 - our own
+    made.pca.unlink()
+    with pytest.raises(ModelLoadError, match="cannot be read"):
+        pickle.loads(sent)  # noqa: S301 - our own
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -32,6 +32,8 @@ def read_npy(path: str | Path) -> Any:  # noqa: ANN401 - whatever was saved
     every other name is refused, as are loops, more than 64 levels, more than 400,000 opcodes and
     more than 32 MiB of small things.
 
+    The file must stay as it is while its arrays are used, as with `numpy.memmap`.
+
     Parameters
     ----------
     path : str or pathlib.Path
