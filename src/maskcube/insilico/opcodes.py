@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from maskcube.insilico.stand_ins import GLOBALS, Blob, Global, PickleFault, Record, Source, Unbuilt
+from maskcube.insilico.pickled_types import PickleFault, Source
+from maskcube.insilico.stand_ins import GLOBALS, Blob, Global, Record, Unbuilt
 
 __all__ = ["Machine"]
 

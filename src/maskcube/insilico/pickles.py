@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from maskcube.insilico.errors import CorruptWeights, ModelLoadError
 from maskcube.insilico.opcodes import Machine
-from maskcube.insilico.stand_ins import Blob, PickleFault, Source, dtype_of, filled
+from maskcube.insilico.pickled_types import PickleFault, Source, dtype_of
+from maskcube.insilico.stand_ins import Blob, filled
 
 __all__ = ["read_npy"]
 
