@@ -145,6 +145,7 @@ import sys
 import atheris
 with atheris.instrument_imports(include=["maskcube"], enable_loader_override=False):
     import maskcube.hdf5, maskcube.metadata, maskcube.store, maskcube.texts, maskcube.encoded
+    import maskcube.insilico.berg_files
 from pathlib import Path
 from fuzz.targets import TARGETS
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from berg_folder import PARTLY_OUTSIDE, BergFolder, write_berg_folder
+from crafted import write_npy
 from reference import Source, write_source
 
 import maskcube
@@ -35,6 +37,8 @@ from maskcube.formats.clearml_alpha import read_clearml_alpha, to_clearml_alpha
 from maskcube.formats.collection import Collection
 from maskcube.formats.png import encode
 from maskcube.hdf5 import MaskFile
+from maskcube.insilico.berg_files import BergFiles
+from maskcube.insilico.errors import ModelLoadError
 from maskcube.layout import Layout
 from maskcube.metadata import COLUMNS, read_metadata
 from maskcube.schema import COORDINATES
@@ -313,6 +317,63 @@ def _clearml_seeds() -> list[bytes]:
     return [*_frames(), encode(pixels), encode(colours)]
 
 
+@functools.cache
+def _berg_folder() -> BergFolder:
+    """Return weights of BERG's of a few kilobytes: of the regions of interest, two are left."""
+    root = _folder() / "berg"
+    made = write_berg_folder(root, n_features=30, n_components=3, volume=(6, 6, 5), n_voxels=60)
+    metadata = made.load(made.metadata(1))
+    regions = metadata["fmri"]["rois"]
+    metadata["fmri"]["rois"] = {name: regions[name] for name in ("lV1v", PARTLY_OUTSIDE)}
+    write_npy(made.metadata(1), metadata)
+    return made
+
+
+@functools.cache
+def _berg_good() -> dict[Path, bytes]:
+    made = _berg_folder()
+    return {path: path.read_bytes() for path in (made.pca, made.weights(1), made.metadata(1))}
+
+
+def _berg(data: bytes) -> None:
+    """Read weights with any bytes in the place of each file: what is read must fit together."""
+    for path, good in _berg_good().items():
+        path.write_bytes(data)
+        try:
+            _berg_read(BergFiles.open(_berg_folder().root))
+        except ModelLoadError as error:
+            if len(str(error)) > 4000:
+                raise RuntimeError("a very long message") from error
+        finally:
+            path.write_bytes(good)
+
+
+def _berg_read(files: BergFiles) -> None:
+    found = files.components()
+    mean, scale, components = found.mean[:], found.scale[:], found.components[:]
+    coef, intercept = (array[:] for array in files.regression(1))
+    brain = files.brain(1)
+    sizes = (
+        {len(mean), len(scale), components.shape[1]},
+        {len(coef), len(intercept), brain.n_voxels},
+    )
+    if list(map(len, sizes)) != [1, 1] or coef.shape[1] != len(components):
+        raise RuntimeError(f"sizes {sizes}")
+    if any(len(values) != brain.n_voxels for values in brain.measures.values()):
+        raise RuntimeError("a measure is not one of each voxel")
+    for name in brain.regions:
+        rows = brain.rows(name)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < brain.n_voxels:
+            raise RuntimeError("a region has rows that there are not")
+
+
+def _berg_seeds() -> list[bytes]:
+    path = _folder() / "any.npy"
+    trees = [BergFolder.load(path) for path in _berg_good()]
+    others = [write_npy(path, tree, protocol) for tree in trees for protocol in (2, 5)]
+    return [*_berg_good().values(), *others]
+
+
 TARGETS: dict[str, Target] = {
     "hdf5": Target(pixels_of, _hdf5_seeds),
     "filters": Target(_filters, _filters_seeds),
@@ -322,4 +383,5 @@ TARGETS: dict[str, Target] = {
     "texts": Target(_texts, _texts_seeds),
     "root": Target(_root, _root_seeds),
     "clearml": Target(_clearml, _clearml_seeds),
+    "berg": Target(_berg, _berg_seeds),
 }

@@ -126,6 +126,7 @@ FLOORS = [
         "insilico.s3d",
         "insilico.features",
         "insilico.backbones",
+        "insilico.pickled_types",
         "insilico.stand_ins",
         "insilico.opcodes",
         "insilico.pickles",

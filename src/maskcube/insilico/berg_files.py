@@ -126,7 +126,11 @@ class BergFiles:
                 f"{path} has components of {n_features:,} features: the older recipe made it, of"
                 " 256 pixels and no crop, and today's makes 4,084,096 of 224. Get the current files"
             )
-        return Components(MappedArray(mean), MappedArray(scale), MappedArray(components))
+        return Components(
+            MappedArray(mean, path, ("scaler_param", "mean_")),
+            MappedArray(scale, path, ("scaler_param", "scale_")),
+            MappedArray(components, path, ("pca_param", "components_")),
+        )
 
     def regression(self, subject: int) -> Regression:
         """Return the regression of a subject, mapped: nothing of it is read yet.
@@ -151,13 +155,16 @@ class BergFiles:
         return found
 
     def _regression(self, subject: int) -> Regression:
-        tree = Findings(self._weights(subject))
+        path = self._weights(subject)
+        tree = Findings(path)
         coef = tree.array("coef_", n_dims=2, kinds="f")
         intercept = tree.array("intercept_", n_dims=1, kinds="f")
         tree.fits("intercept_ has length", intercept, len(intercept), coef, len(coef))
         tree.counts(("n_features_in_",), coef, coef.shape[1])
         tree.check()
-        return Regression(MappedArray(coef), MappedArray(intercept))
+        return Regression(
+            MappedArray(coef, path, ("coef_",)), MappedArray(intercept, path, ("intercept_",))
+        )
 
     def _weights(self, subject: int) -> Path:
         if subject not in self.subjects:

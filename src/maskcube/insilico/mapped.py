@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from maskcube.insilico.errors import CorruptWeights
+from maskcube.insilico.pickles import read_npy
 
 __all__ = ["MappedArray"]
 
@@ -25,10 +29,15 @@ class MappedArray:
     ----------
     array : numpy.ndarray
         Of `read_npy`: mapped, or small and in memory.
+    path : pathlib.Path
+        The file that it was read from.
+    keys : tuple of str
+        Where it is in what was read. With these another process finds it again.
     """
 
-    def __init__(self, array: NDArray[Any]) -> None:
+    def __init__(self, array: NDArray[Any], path: Path, keys: tuple[str, ...]) -> None:
         self._array = array
+        self._place = path, keys
         base: Any = array.base
         while isinstance(base, np.ndarray):
             base = base.base
@@ -61,6 +70,23 @@ class MappedArray:
         if self._file is not None and hasattr(self._file, "madvise"):
             self._file.madvise(mmap.MADV_DONTNEED)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _found_again, (*self._place, self.shape, self._array.dtype)
+
     def __repr__(self) -> str:
-        """Return its shape and type."""
         return f"<MappedArray {self.shape} {self.dtype}>"
+
+
+def _found_again(
+    path: Path, keys: tuple[str, ...], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> MappedArray:
+    """Return an array of a file that was read by another process."""
+    found = read_npy(path)
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (shape, dtype):
+        raise CorruptWeights(
+            f"{path} is another file here, or has changed: {' '.join(keys)} was {shape} {dtype}."
+            " Open it again"
+        )
+    return MappedArray(found, path, keys)

@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from maskcube.insilico.stand_ins import GLOBALS, Blob, Global, PickleFault, Record, Unbuilt
+from maskcube.insilico.pickled_types import PickleFault, Source
+from maskcube.insilico.stand_ins import GLOBALS, Blob, Global, Record, Unbuilt
 
 __all__ = ["Machine"]
 
 _LONG_BYTES = 2**16
 """Strings of bytes longer than this are left in the file."""
-_MOST_SMALL_BYTES = 2**25
 _MOST_OPCODES = 400_000
 _MOST_DEPTH = 64
 _MOST_DIGITS = 64
@@ -45,6 +45,7 @@ class Machine:
     def __init__(self, file: mmap.mmap, start: int) -> None:
         self.at = start
         self._file = file
+        self._source = Source(file)
         self._end = len(file)
         self._stack: list[Any] = []
         self._marks: list[int] = []
@@ -55,7 +56,6 @@ class Machine:
         """Containers that are in another one."""
         self._kept: list[Any] = []
         """All containers: an identity is that of one of them only while they live."""
-        self._small_bytes = 0
 
     def run(self) -> Any:  # noqa: ANN401 - whatever was pickled
         """Return what the pickle builds.
@@ -96,9 +96,8 @@ class Machine:
 
     def _small(self, size: int) -> bytes:
         """Return bytes that are kept in memory."""
-        self._small_bytes += size
-        if self._small_bytes > _MOST_SMALL_BYTES and size <= self._end - self.at:
-            raise PickleFault(f"more than {_MOST_SMALL_BYTES:,} bytes of small things")
+        if size <= self._end - self.at:
+            self._source.spend(size)
         return self._bytes(size)
 
     def _number(self, layout: str) -> Any:  # noqa: ANN401 - int or float
@@ -230,7 +229,7 @@ class Machine:
             # The hash of others may take for ever.
             is_number = type(key) is int and abs(key) < _LARGEST_KEY
             if not isinstance(key, str | bytes) and not is_number:
-                raise PickleFault(f"a {type(key).__name__} as a key")
+                raise PickleFault(f"a key of the type {type(key).__name__}")
         self._holds(holder, items[1::2])
         holder.update(zip(items[::2], items[1::2], strict=True))
 
@@ -259,10 +258,14 @@ class Machine:
         arguments, known = self._pop(), self._pop()
         if not isinstance(known, Global) or type(arguments) is not tuple:
             raise PickleFault("a call of what is no name")
-        made = known.made(known.name, arguments, self._file)
-        if isinstance(made, dict | Record):
-            self._holds(made, [arguments])
+        made = known.made(known.name, arguments, self._source)
         self._push(made)
+        self._made(made, arguments)
+
+    def _made(self, value: Any, of: Any) -> None:  # noqa: ANN401 - any value, of any other
+        """Note what a value that is not of opcodes alone holds."""
+        if isinstance(value, dict | Record) or getattr(value, "dtype", None) == np.dtype(object):
+            self._holds(value, [of])
 
     def _build(self) -> None:
         state, made = self._pop(), self._top()
@@ -270,9 +273,8 @@ class Machine:
             self._holds(made, [state])
             made.state = state
         elif isinstance(made, Unbuilt):
-            self._stack[-1] = built = made.build(state, self._file)
-            if isinstance(built, np.ndarray) and built.dtype.hasobject:
-                self._holds(built, [state])
+            self._stack[-1] = built = made.build(state, self._source)
+            self._made(built, state)
             for place in made.places:
                 self._memo[place] = built
         else:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from maskcube.insilico.errors import CorruptWeights, ModelLoadError
 from maskcube.insilico.opcodes import Machine
-from maskcube.insilico.stand_ins import Blob, PickleFault, dtype_of, filled
+from maskcube.insilico.pickled_types import PickleFault, Source, dtype_of
+from maskcube.insilico.stand_ins import Blob, filled
 
 __all__ = ["read_npy"]
 
@@ -31,6 +32,8 @@ def read_npy(path: str | Path) -> Any:  # noqa: ANN401 - whatever was saved
     Names of numpy make arrays, types and scalars, names of nibabel records of what is said of them;
     every other name is refused, as are loops, more than 64 levels, more than 400,000 opcodes and
     more than 32 MiB of small things.
+
+    The file must stay as it is while its arrays are used, as with `numpy.memmap`.
 
     Parameters
     ----------
@@ -116,7 +119,7 @@ def _numbers(
 ) -> NDArray[Any]:
     try:
         data = Blob(start, len(file) - start)
-        return filled(shape, dtype_of(name[1:], name[0]), order, data, file)
+        return filled(shape, dtype_of(name[1:], name[0]), order, data, Source(file))
     except PickleFault as fault:
         raise PickleFault(f"it has {fault}") from fault
 
