@@ -1,4 +1,4 @@
-"""Which tests are collected where: those with libraries of others never, unless they are asked for."""
+"""Which tests are collected where: those beside others' libraries only where these are."""
 
 from __future__ import annotations
 
