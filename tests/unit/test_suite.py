@@ -1,4 +1,4 @@
-"""Which tests are collected where: those beside others' libraries only if they are asked for."""
+"""Which tests are collected where: those beside others' libraries only where these are."""
 
 from __future__ import annotations
 

@@ -103,6 +103,7 @@ def test_a_store_answers_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_real_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """4,084,096 features, 100 components, 108,219 voxels: 2 GB of weights, one region of them."""
     prepare(tmp_path)
