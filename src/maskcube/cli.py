@@ -17,6 +17,7 @@ import click
 
 from maskcube.errors import InvalidOption, MaskcubeError
 from maskcube.formats.commands import exports, imports
+from maskcube.insilico.commands import insilico
 from maskcube.options import (
     as_json,
     images,
@@ -244,6 +245,7 @@ def demo(folder: Path) -> None:
 
 main.add_command(exports)
 main.add_command(imports)
+main.add_command(insilico)
 
 
 _VALUED = r"\b(fit|geometry|overlap|without_mask)='(\w+)'"

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from maskcube.insilico.berg import BERG
     from maskcube.insilico.brain import Brain, Region, Volume
+    from maskcube.insilico.conversion import ModelReport, convert
     from maskcube.insilico.effects import object_effects
     from maskcube.insilico.errors import (
         BERGError,
@@ -51,12 +52,14 @@ __all__ = [
     "InvalidParameterError",
     "ModelLoadError",
     "ModelNotFoundError",
+    "ModelReport",
     "Region",
     "RegionIndex",
     "ResourceError",
     "StimulusError",
     "ValidationError",
     "Volume",
+    "convert",
     "encode",
     "object_effects",
     "sample_model",
@@ -67,9 +70,11 @@ _HOMES = {
     "BERG": "berg",
     "Brain": "brain",
     "EncodingModel": "model",
+    "ModelReport": "conversion",
     "Region": "brain",
     "RegionIndex": "voxels",
     "Volume": "brain",
+    "convert": "conversion",
     "encode": "responses",
     "object_effects": "effects",
     "sample_model": "sample",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from maskcube.errors import listed
 from maskcube.insilico.errors import InvalidParameterError
+from maskcube.insilico.features import S3DFeatures
 from maskcube.insilico.videos import N_FRAMES
 
 __all__ = ["Backbone", "Pixels", "backbone_of"]
@@ -51,6 +53,7 @@ class Pixels:
 
 _MADE_BY: dict[str, Callable[[str | Path | None, str], Backbone]] = {
     "pixels": lambda _, __: Pixels(),
+    "s3d": S3DFeatures.open,
 }
 """What makes a backbone of its file, for a device, by its name."""
 
@@ -73,4 +76,8 @@ def backbone_of(
         raise InvalidParameterError(f"device={device!r}: give 'auto', 'cpu' or 'cuda'")
     if not isinstance(path, str | os.PathLike | None):
         raise InvalidParameterError(f"backbone={path!r}: give a path, or what makes features")
-    return lambda: _MADE_BY[name](path, device)
+    return partial(_made, name, path, device)
+
+
+def _made(name: str, path: str | Path | None, device: str) -> Backbone:
+    return _MADE_BY[name](path, device)

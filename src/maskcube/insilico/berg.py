@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 
 from maskcube.errors import listed
 from maskcube.insilico.backbones import Backbone, backbone_of
+from maskcube.insilico.berg_files import MODEL_FOLDER, BergFiles
 from maskcube.insilico.catalog import CATALOG, MODEL_ID, check_model_id, description, hint
 from maskcube.insilico.errors import InvalidParameterError, ValidationError
 from maskcube.insilico.metadata import metadata_of
 from maskcube.insilico.model import EncodingModel, Stimulus
 from maskcube.insilico.model_store import ModelStore
-from maskcube.insilico.weights import Weights
+from maskcube.insilico.weights import Weights, subject_of
 from maskcube.layout import memory_bytes
 from maskcube.objects import StoreLike
+from maskcube.paths import folder_path
 
 __all__ = ["BERG", "open_weights"]
 
@@ -93,7 +96,7 @@ class BERG:
         self,
         model_id: str,
         *,
-        subject: int | None = None,
+        subject: int | np.integer | None = None,
         selection: Mapping[str, Any] | None = None,
         device: str = "auto",
         backbone: str | Path | Backbone | None = None,
@@ -133,7 +136,7 @@ class BERG:
             When files are missing, or not what they should be (`CorruptWeights`).
         """
         check_model_id(model_id)
-        number = _subject(self._weights, subject)
+        number = subject_of(self._weights, subject)
         rows = _rows(self._weights, number, selection)
         made = _backbone(self._weights.backbone, backbone, device)
         return EncodingModel(
@@ -169,7 +172,9 @@ class BERG:
         responses = model.encode(stimulus, show_progress=show_progress)
         return (responses, model.get_metadata()) if return_metadata else responses
 
-    def get_model_metadata(self, model_id: str, *, subject: int | None = None) -> dict[str, Any]:
+    def get_model_metadata(
+        self, model_id: str, *, subject: int | np.integer | None = None
+    ) -> dict[str, Any]:
         """Return what is known of a subject's voxels, as BERG has it: see `metadata_of`.
 
         Raises
@@ -182,7 +187,7 @@ class BERG:
             When its file is missing, or not what it should be.
         """
         check_model_id(model_id)
-        return metadata_of(self._weights.brain(_subject(self._weights, subject)))
+        return metadata_of(self._weights.brain(subject_of(self._weights, subject)))
 
     def __repr__(self) -> str:
         return f"BERG({self._weights.location!r}, subjects: {list(self._weights.subjects)})"
@@ -196,18 +201,10 @@ def open_weights(berg_dir: StoreLike, storage_options: dict[str, Any] | None = N
     StoreNotFound, ModelLoadError
         When it is neither.
     """
+    folder = folder_path(berg_dir)
+    if folder is not None and (folder / MODEL_FOLDER.parts[0]).is_dir():
+        return BergFiles.open(folder)
     return ModelStore.open(berg_dir, storage_options)
-
-
-def _subject(weights: Weights, subject: object) -> int:
-    """Return the number of a subject that there is."""
-    is_number = isinstance(subject, int | np.integer) and not isinstance(subject, bool)
-    if is_number and subject in weights.subjects:
-        return int(subject)
-    there = f"{weights.location} has {list(weights.subjects)}"
-    if subject is None:
-        raise InvalidParameterError(f"subject= is missing: {there}")
-    raise InvalidParameterError(f"subject={subject!r} is no subject here: {there}")
 
 
 def _rows(
@@ -273,8 +270,12 @@ def _backbone(
 ) -> Callable[[], Backbone]:
     """Return what makes the backbone when it is needed; a device is checked at once."""
     if callable(given):
-        return lambda: given
+        return partial(_given, given)
     return backbone_of(name, device, given)
+
+
+def _given(backbone: Backbone) -> Backbone:
+    return backbone
 
 
 def _lines(told: Mapping[str, Any], depth: int = 0) -> list[str]:

@@ -71,7 +71,7 @@ def hint(asked: object, names: Iterable[str]) -> str:
     """
     spellings = list(names)
     folded = {name.casefold(): name for name in reversed(spellings)}
-    near = difflib.get_close_matches(str(asked).casefold(), folded, n=2, cutoff=0.7)
+    near = difflib.get_close_matches(str(asked).casefold(), folded, n=2)
     if near:
         return f"; did you mean {' or '.join(repr(folded[name]) for name in near)}?"
     return f"; there are {listed(spellings, limit=60)}"

@@ -60,4 +60,5 @@ def _image(region: Region, volume: Volume) -> object:
         return None
     inside = np.zeros(volume.mask.shape, np.uint8)
     inside[tuple(region.indices.T)] = 1
-    return nib.Nifti1Image(inside, volume.affine)
+    is_placed = np.isfinite(volume.affine).all()
+    return nib.Nifti1Image(inside, volume.affine if is_placed else None)

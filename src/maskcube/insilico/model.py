@@ -28,6 +28,7 @@ Stimulus = Any
 """Anything like an array of numpy: dask's, zarr's, a memory map."""
 
 _ROW_DIMS = 2
+_READ_AGAIN = {"backbone", "coords", "_brain"}
 _BATCH = 10
 _FRAME_BYTES = 2**26
 """Pixels of the videos of one batch, where videos are large."""
@@ -128,11 +129,10 @@ class EncodingModel:
             "units": "standard deviations of a session's responses",
             "model": MODEL_ID,
             "subject": self.subject,
-            "weights": self.weights.location,
             "generator": generator(),
         }
         volume = self.volume
-        if volume is not None:
+        if volume is not None and np.isfinite(volume.affine).all():
             said["volume_shape"] = list(volume.mask.shape)
             said["affine"] = volume.affine.ravel().tolist()
         return said
@@ -246,6 +246,10 @@ class EncodingModel:
         """Free what is kept in memory to be quicker: the backbone and cached components."""
         self._projection.clear()
         self.__dict__.pop("backbone", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What can be read again does not travel.
+        return {key: value for key, value in vars(self).items() if key not in _READ_AGAIN}
 
     def __enter__(self) -> Self:
         return self

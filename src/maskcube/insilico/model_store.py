@@ -48,6 +48,7 @@ _MOST_FEATURES = 2**26
 _MOST_VOXELS = 2**22
 _MOST_COMPONENTS = 2**14
 _MOST_BRAIN_BYTES = 2**28
+_BLOCKS_AHEAD = 4
 
 _FLOAT = "f"
 
@@ -148,6 +149,7 @@ class ModelStore:
             self._floats("mean", (_MOST_FEATURES,), n_features),
             self._floats("scale", (_MOST_FEATURES,), n_features),
             components,
+            1 if self.objects.has_cheap_ranges else _BLOCKS_AHEAD,
         )
 
     def regression(self, subject: int) -> Regression:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcube.insilico.errors import CorruptWeights
 from maskcube.insilico.weights import Components
 
 __all__ = ["BLOCK_FEATURES", "Projection"]
@@ -36,13 +39,28 @@ class Projection:
         self._kept: list[_Block] = []
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scores, (n, component) float32, of features, (n, feature); one pass over all."""
+        """Return scores, (n, component) float32, of features, (n, feature); one pass over all.
+
+        Raises
+        ------
+        CorruptWeights
+            When a piece is missing or damaged, or has values with which nothing can be computed.
+        """
         sums = np.zeros((len(features), self.n_components))
-        for at, mean, scale, components in self._blocks():
-            scored = (features[:, at] - mean) / scale
-            # Each block in float32, as BLAS is fast in, and their sum in float64.
-            sums += scored @ components.T
+        with np.errstate(all="ignore"):
+            for at, mean, scale, components in self._blocks():
+                scored = (features[:, at] - mean) / scale
+                # Each block in float32, as BLAS is fast in, and their sum in float64.
+                sums += scored @ components.T
+        if not np.isfinite(sums).all():
+            raise CorruptWeights(
+                "mean, scale or components have values that are not finite, or scales of 0: no"
+                " score can be computed with them"
+            )
         return sums.astype(np.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": []}
 
     def clear(self) -> None:
         """Forget what was kept."""
@@ -60,20 +78,20 @@ class Projection:
         self._kept = kept
 
     def _read(self) -> Iterator[_Block]:
-        """Yield block after block, the next one being read meanwhile."""
-        starts = range(0, self.n_features, BLOCK_FEATURES)
-        with ThreadPoolExecutor(1, "maskcube-components") as reader:
-            coming: Future[_Block] | None = None
-            for start in starts:
-                ready, coming = coming, reader.submit(self._block, start)
-                if ready is not None:
-                    yield ready.result()
-            if coming is not None:
-                yield coming.result()
+        """Yield block after block, the next ones being read meanwhile."""
+        ahead = self._source.ahead
+        coming: deque[Future[_Block]] = deque()
+        with ThreadPoolExecutor(ahead, "maskcube-components") as reader:
+            for start in range(0, self.n_features, BLOCK_FEATURES):
+                coming.append(reader.submit(self._block, start))
+                if len(coming) > ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
     def _block(self, start: int) -> _Block:
         at = slice(start, min(start + BLOCK_FEATURES, self.n_features))
-        mean, scale, components = self._source
+        mean, scale, components, _ = self._source
         return at, _floats(mean[at]), _floats(scale[at]), _floats(components[:, at])
 
 

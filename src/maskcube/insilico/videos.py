@@ -40,7 +40,7 @@ _OTHER_CHANNELS = {
 """What a number of channels looks like."""
 
 
-def check_videos(stimulus: object) -> NDArray[Any]:
+def check_videos(stimulus: object) -> Any:  # noqa: ANN401 - numpy's, or like it
     """Return what a model is asked about, if it can be videos: no value is read.
 
     Parameters
@@ -50,9 +50,9 @@ def check_videos(stimulus: object) -> NDArray[Any]:
 
     Returns
     -------
-    numpy.ndarray
-        The same: (video, frame, 3, height, width) of whole numbers, 14 frames or more, as high as
-        wide; there may be no video.
+    array
+        The same, numpy's or like it, as those of dask, zarr and h5py are: (video, frame, 3, height,
+        width) of whole numbers, 14 frames or more, as high as wide; there may be no video.
 
     Raises
     ------
@@ -71,12 +71,14 @@ def check_videos(stimulus: object) -> NDArray[Any]:
       - they are (2, 10, 64, 64, 3), colours last: np.moveaxis(stimulus, -1, 2)
       - they have 10 frames, at least 14 are wanted: repeat the last one 4 times, ...
     """
-    if not isinstance(stimulus, np.ndarray) or isinstance(stimulus, np.ma.MaskedArray):
-        raise _refused([_type_fault(stimulus)])
-    faults = _dtype_faults(stimulus.dtype) + _shape_faults(stimulus.shape)
+    array: Any = stimulus
+    is_like = isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")
+    if not is_like or isinstance(array, np.generic | np.ma.MaskedArray):
+        raise _refused([_type_fault(array)])
+    faults = _dtype_faults(array.dtype) + _shape_faults(tuple(array.shape))
     if faults:
         raise _refused(faults)
-    return stimulus
+    return array
 
 
 def frames_of(videos: NDArray[Any]) -> NDArray[np.uint8]:

@@ -278,7 +278,7 @@ def _places(places: NDArray[np.int64], affine: NDArray[np.float64]) -> dict[Hash
     for axis, name in enumerate("xyz"):
         attrs = {"long_name": f"MNI152 {name}", "units": "mm"}
         found[name] = Variable(DIM, in_mm[:, axis], attrs)
-    sides = np.array(["left", "", "right"])
+    sides = np.array(["left", "", "right"], object)
     # MNI152 is RAS: x grows to the right. Where there is no affine, no side is known.
     side = np.sign(np.nan_to_num(in_mm[:, 0])).astype(int) + 1
     found["hemisphere"] = Variable(DIM, sides[side], {"long_name": "side of the midline"})

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from maskcube.insilico.brain import Brain
+from maskcube.insilico.errors import InvalidParameterError
 
-__all__ = ["Components", "LazyArray", "Regression", "Weights"]
+__all__ = ["Components", "LazyArray", "Regression", "Weights", "subject_of"]
 
 
 class LazyArray(Protocol):
@@ -35,6 +36,8 @@ class Components(NamedTuple):
     """(feature,) float: standard deviations, 1 where there is none."""
     components: LazyArray
     """(component, feature) float."""
+    ahead: int = 1
+    """Blocks of features to read before they are needed: more where a request takes long."""
 
 
 class Regression(NamedTuple):
@@ -69,3 +72,20 @@ class Weights(Protocol):
 
     def brain(self, subject: int) -> Brain | None:
         """Return what is known of a subject's voxels, if anything; raises as `regression`."""
+
+
+def subject_of(weights: Weights, subject: object) -> int:
+    """Return the number of a subject that there is.
+
+    Raises
+    ------
+    InvalidParameterError
+        When there is no such subject.
+    """
+    is_number = isinstance(subject, int | np.integer) and not isinstance(subject, bool)
+    if is_number and subject in weights.subjects:
+        return int(subject)
+    there = f"{weights.location} has {list(weights.subjects)}"
+    if subject is None:
+        raise InvalidParameterError(f"subject= is missing: {there}")
+    raise InvalidParameterError(f"subject={subject!r} is no subject here: {there}")
