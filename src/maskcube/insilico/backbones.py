@@ -17,7 +17,7 @@ from maskcube.insilico.errors import InvalidParameterError
 from maskcube.insilico.features import S3DFeatures
 from maskcube.insilico.videos import N_FRAMES
 
-__all__ = ["Backbone", "Pixels", "backbone_of"]
+__all__ = ["BACKBONES", "Backbone", "Pixels", "backbone_of"]
 
 _GRID = 8
 
@@ -56,6 +56,9 @@ _MADE_BY: dict[str, Callable[[str | Path | None, str], Backbone]] = {
     "s3d": S3DFeatures.open,
 }
 """What makes a backbone of its file, for a device, by its name."""
+
+BACKBONES = tuple(_MADE_BY)
+"""The names of backbones."""
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from maskcube.errors import MaskcubeError
-from maskcube.insilico.backbones import Backbone, Pixels, backbone_of
+from maskcube.insilico.backbones import BACKBONES, Backbone, Pixels, backbone_of
 from maskcube.insilico.brain import Brain
 from maskcube.insilico.columns import Columns
 from maskcube.insilico.errors import InvalidParameterError
@@ -136,6 +136,8 @@ def _backbone(given: str | Path | Backbone, device: str) -> tuple[str, Callable[
         return name, lambda: given
     if isinstance(given, Path) or "/" in given or "." in given:
         return "s3d", backbone_of("s3d", device, given)
+    if given not in BACKBONES:
+        raise InvalidParameterError(f"backbone={given!r}: there are {listed(BACKBONES)}")
     return given, backbone_of(given, device)
 
 
