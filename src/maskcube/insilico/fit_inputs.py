@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from maskcube.errors import MaskcubeError
+from maskcube.errors import MaskcubeError, listed
 from maskcube.insilico.backbones import BACKBONES, Backbone, Pixels, backbone_of
 from maskcube.insilico.brain import Brain
 from maskcube.insilico.columns import Columns
