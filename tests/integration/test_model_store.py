@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,10 @@ class _Counting(Folder):
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         self.read[key.partition("/c/")[0]] += 1
         return super().get(key, start, length)
+
+    def map(self, key: str) -> mmap | bytes | None:
+        self.read[key.partition("/c/")[0]] += 1
+        return super().map(key)
 
 
 def _opened(objects: Folder) -> ModelStore:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from mmap import mmap
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from maskcube.codec import checksum
+from maskcube.folder import Folder
 from maskcube.insilico.errors import CorruptWeights
 from maskcube.insilico.weights import LazyArray
 from maskcube.objects import Objects
@@ -29,6 +30,8 @@ __all__ = ["ChunkedArray", "encode_chunk", "lazy_array"]
 _CRC_BYTES = 4
 _PLAIN_CODECS = 2
 _MOST_CHUNK_BYTES = 2**28
+_MAPPED_BYTES = 2**20
+"""From here on a chunk is not copied from its file."""
 
 
 def encode_chunk(values: NDArray[Any], chunk: tuple[int, ...]) -> bytes:
@@ -58,6 +61,16 @@ def _is_plain(array: zarr.Array[Any]) -> bool:
     first, second = metadata.codecs
     is_little = isinstance(first, BytesCodec) and str(first.endian).endswith("little")
     return is_little and sys.byteorder == "little" and isinstance(second, Crc32cCodec)
+
+
+class _Part(NamedTuple):
+    """What is wanted of a chunk, along one axis."""
+
+    number: int
+    inside: slice | NDArray[np.intp]
+    """Where it is in the chunk."""
+    target: slice | NDArray[np.intp]
+    """Where it is in what was asked for."""
 
 
 class ChunkedArray:
@@ -93,34 +106,32 @@ class ChunkedArray:
         """Return slices without a step, or rows by their numbers, as an array in memory."""
         given = key if isinstance(key, tuple) else (key,)
         given += (slice(None),) * (len(self.shape) - len(given))
-        wanted = [_positions(each, size) for each, size in zip(given, self.shape, strict=True)]
-        grids = [
-            np.unique(at // chunk).tolist() for at, chunk in zip(wanted, self.chunks, strict=True)
+        axes = [
+            _rows_cut(each, size, chunk) if not isinstance(each, slice) else _cut(each, size, chunk)
+            for each, size, chunk in zip(given, self.shape, self.chunks, strict=True)
         ]
-        if all(len(grid) == 1 for grid in grids):
-            place = tuple(grid[0] for grid in grids)
-            return self._part(place, wanted)
-        found = np.empty([len(at) for at in wanted], self.dtype)
-        for place in product(*grids):
-            inside = [
-                np.flatnonzero(at // chunk == number)
-                for at, chunk, number in zip(wanted, self.chunks, place, strict=True)
-            ]
-            part = [at[rows] for at, rows in zip(wanted, inside, strict=True)]
-            found[np.ix_(*inside)] = self._part(place, part)
+        pieces = list(product(*(pieces for pieces, _ in axes)))
+        if len(pieces) == 1:
+            # A part of the one chunk is no copy.
+            return self._piece(pieces[0])
+        found = np.empty([length for _, length in axes], self.dtype)
+        for piece in pieces:
+            found[tuple(part.target for part in piece)] = self._piece(piece)
         return found
 
-    def _part(self, place: tuple[int, ...], wanted: list[NDArray[np.intp]]) -> NDArray[Any]:
-        local = [at - chunk * n for at, chunk, n in zip(wanted, self.chunks, place, strict=True)]
-        whole = self._chunk(place)
-        spans = tuple(_span(at) for at in local)
-        # Slices of what was just read are no copy.
-        return whole[spans] if None not in spans else whole[np.ix_(*local)]
+    def _piece(self, piece: tuple[_Part, ...]) -> NDArray[Any]:
+        part: NDArray[Any] = self._chunk(tuple(part.number for part in piece))[
+            tuple(part.inside for part in piece)
+        ]
+        return part
 
     def _chunk(self, place: tuple[int, ...]) -> NDArray[Any]:
         key = "/".join([self.path, "c", *map(str, place)])
         n_bytes = math.prod(self.chunks) * self.dtype.itemsize
-        data = self.objects.get(key, 0, n_bytes + _CRC_BYTES + 1)
+        if isinstance(self.objects, Folder) and n_bytes >= _MAPPED_BYTES:
+            data: mmap | bytes | None = self.objects.map(key)
+        else:
+            data = self.objects.get(key, 0, n_bytes + _CRC_BYTES + 1)
         if data is None:
             raise CorruptWeights(f"{self.objects.location}: {key} is missing")
         if len(data) != n_bytes + _CRC_BYTES:
@@ -132,21 +143,23 @@ class ChunkedArray:
             raise CorruptWeights(f"{self.objects.location}: {key} is damaged: its crc32c differs")
         return values.view(self.dtype).reshape(self.chunks)
 
-    def keys(self) -> Iterator[str]:
-        """Yield the key of every chunk."""
-        counts = [-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True)]
-        for place in product(*map(range, counts)):
-            yield "/".join([self.path, "c", *map(str, place)])
+
+def _cut(wanted: slice, size: int, chunk: int) -> tuple[list[_Part], int]:
+    """Return the parts of a slice, chunk by chunk, and its length."""
+    start, stop, _ = wanted.indices(size)
+    parts = []
+    for number in range(start // chunk, -(-stop // chunk)):
+        first, last = max(start, number * chunk), min(stop, (number + 1) * chunk)
+        inside = slice(first - number * chunk, last - number * chunk)
+        parts.append(_Part(number, inside, slice(first - start, last - start)))
+    return parts, max(0, stop - start)
 
 
-def _positions(key: Any, size: int) -> NDArray[np.intp]:  # noqa: ANN401 - as numpy
-    """Return what a slice or a list of rows asks for as numbers."""
-    return np.arange(size)[key if isinstance(key, slice) else np.asarray(key, np.intp)]
-
-
-def _span(at: NDArray[np.intp]) -> slice | None:
-    """Return consecutive numbers as a slice."""
-    if not len(at):
-        return slice(0, 0)
-    is_run = bool(at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all())
-    return slice(int(at[0]), int(at[-1]) + 1) if is_run else None
+def _rows_cut(wanted: ArrayLike, size: int, chunk: int) -> tuple[list[_Part], int]:
+    """Return the parts of rows, chunk by chunk, and how many rows they are."""
+    rows = np.asarray(wanted, np.intp)
+    if len(rows) and not (rows.min() >= 0 and rows.max() < size):
+        raise IndexError(f"rows go from {rows.min()} to {rows.max()}, and there are {size}")
+    numbers = rows // chunk
+    places = [(int(number), np.flatnonzero(numbers == number)) for number in np.unique(numbers)]
+    return [_Part(number, rows[at] - number * chunk, at) for number, at in places], len(rows)
