@@ -13,6 +13,7 @@ import pytest
 from pages import blocks, script
 
 import maskcube
+from maskcube.insilico import sample_model
 
 PACKAGE = Path(maskcube.__file__).parent
 MODULES = sorted(
@@ -71,9 +72,13 @@ def test_the_python_of_the_page_on_formats_runs(place: Path) -> None:
     _run("docs/formats.md", place)
 
 
+def test_the_python_of_the_page_on_in_silico_fmri_runs(place: Path) -> None:
+    _run("docs/insilico.md", place)
+
+
 def _run(page: str, place: Path) -> None:
     code = "\n".join(blocks(page, "python"))
-    assert "maskcube." in code
+    assert "maskcube" in code
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
@@ -89,6 +94,7 @@ def test_the_shell_of_the_readme_runs(place: Path) -> None:
     ours = [line.removeprefix("$ ") for line in commands if line.startswith("$ maskcube ")]
     assert len(ours) >= 4
     (place / "masks.zarr").rename(place / "made-before.zarr")
+    sample_model(place / "models.zarr")
     for line in dict.fromkeys(ours):
         command = line.replace("maskcube", f"{sys.executable} -m maskcube", 1)
         done = subprocess.run(
