@@ -274,7 +274,7 @@ def _places(places: NDArray[np.int64], affine: NDArray[np.float64]) -> dict[Hash
     found: dict[Hashable, Variable] = {}
     for axis, name in enumerate("ijk"):
         attrs = {"long_name": f"index along axis {axis} of the volume"}
-        found[name] = Variable(DIM, places[:, axis].astype(np.int16), attrs)
+        found[name] = Variable(DIM, places[:, axis].astype(np.int32), attrs)
     for axis, name in enumerate("xyz"):
         attrs = {"long_name": f"MNI152 {name}", "units": "mm"}
         found[name] = Variable(DIM, in_mm[:, axis], attrs)
