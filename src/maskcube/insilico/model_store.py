@@ -34,6 +34,7 @@ from maskcube.insilico.brain import Brain, Region, Volume
 from maskcube.insilico.errors import CorruptWeights, InvalidParameterError, ModelLoadError
 from maskcube.insilico.weights import Components, LazyArray, Regression
 from maskcube.objects import Objects, StoreLike, get_at_most, open_objects
+from maskcube.schema import ROOT
 
 if TYPE_CHECKING:
     import zarr
@@ -66,7 +67,7 @@ def read_root(objects: Objects) -> dict[str, Any] | None:
     CorruptWeights
         When it is one, and not readable.
     """
-    data = get_at_most(objects, "zarr.json", MOST_ROOT_BYTES)
+    data = get_at_most(objects, ROOT, MOST_ROOT_BYTES)
     try:
         said = {} if data is None else json.loads(data)["attributes"][ATTRIBUTE]
     except (ValueError, KeyError, TypeError, RecursionError):
