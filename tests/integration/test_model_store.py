@@ -39,6 +39,7 @@ from maskcube.insilico import (
     encode,
     sample_model,
 )
+from maskcube.insilico.backbones import Pixels
 from maskcube.insilico.berg_files import BergFiles
 from maskcube.insilico.draft import new_model
 from maskcube.insilico.model_store import ModelStore, read_root
@@ -578,6 +579,26 @@ def test_models_travel(store: Path) -> None:
     for scheduler in ("threads", "processes", "synchronous"):
         computed = lazy.compute(scheduler=scheduler)
         np.testing.assert_allclose(computed, expected, atol=1e-5)
+
+
+def test_threads_ask_a_model_one_after_the_other(store: Path) -> None:
+    inside: list[int] = []
+    most = 0
+
+    class Watched(Pixels):
+        def __call__(self, videos: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            nonlocal most
+            inside.append(len(videos))
+            most = max(most, len(inside))
+            time.sleep(0.01)
+            found = super().__call__(videos)
+            inside.pop()
+            return found
+
+    videos = np.random.default_rng(0).integers(0, 256, (8, 14, 3, 16, 16), np.uint8)
+    model = BERG(store).get_encoding_model(MODEL, subject=1, backbone=Watched())
+    encode(model, videos, chunks=1).compute(scheduler="threads", num_workers=8)
+    assert most == 1
 
 
 def test_a_sample_is_a_model(tmp_path: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption
 from maskcube.insilico.model import EncodingModel, Stimulus
 from maskcube.insilico.voxels import DIM
 
-__all__ = ["encode"]
+if TYPE_CHECKING:
+    from dask.utils import SerializableLock
+
+__all__ = ["encode", "turn_of"]
 
 _STIMULUS = "stimulus"
 
@@ -77,6 +82,21 @@ def encode(
     return xr.DataArray(values, coords, (along, DIM), "responses", model.attributes)
 
 
+def turn_of(model: object) -> SerializableLock:
+    """Return what one thread at a time holds that asks a model; each process has one.
+
+    Few models may be asked by several threads, and one of BERG's would take its memory in each.
+    """
+    from dask.utils import SerializableLock
+
+    return SerializableLock(f"maskcube-{os.getpid()}-{id(model)}")
+
+
+def _encoded(videos: Stimulus, model: EncodingModel, turn: SerializableLock) -> NDArray[np.float32]:
+    with turn:
+        return model.encode(videos)
+
+
 def _stimuli(videos: Stimulus | xr.DataArray) -> tuple[Hashable, dict[Hashable, Any], Any]:
     """Return the dimension of stimuli, their coordinates, and the array."""
     if not isinstance(videos, xr.DataArray):
@@ -106,9 +126,13 @@ def _lazy(model: EncodingModel, videos: Any, chunks: int | None) -> Any:  # noqa
     if isinstance(videos, da.Array):
         blocks = videos.rechunk((videos.chunks[0] if chunks is None else chunks, *rest))
     else:
-        blocks = da.from_array(videos, (chunks, *rest), meta=np.empty(0, videos.dtype))
+        # Without a name dask would read all values to make one of them.
+        meta = np.empty(0, videos.dtype)
+        blocks = da.from_array(videos, (chunks, *rest), name=False, meta=meta)
     return blocks.map_blocks(
-        model.encode,
+        _encoded,
+        model=model,
+        turn=turn_of(model),
         dtype=np.float32,
         chunks=(blocks.chunks[0], (model.n_voxels,)),
         drop_axis=list(range(2, videos.ndim)),
