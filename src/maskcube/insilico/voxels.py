@@ -252,7 +252,9 @@ def voxel_coordinates(brain: Brain, rows: NDArray[np.integer]) -> xr.Coordinates
     membership = {name: np.isin(rows, brain.rows(name)) for name in brain.regions}
     taken = {*found, _ROI, DIM, *brain.measures} & set(membership)
     if taken:
-        raise CorruptWeights(f"regions are called {listed(taken)}, as other coordinates are")
+        raise CorruptWeights(
+            f"regions are called {listed(sorted(map(str, taken)))}, as other coordinates are"
+        )
     index = RegionIndex.of(membership, len(rows))
     for name, inside in membership.items():
         found[name] = Variable(DIM, inside, {"long_name": f"in region of interest {name}"})
