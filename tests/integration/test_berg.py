@@ -308,11 +308,9 @@ class _Far:
 
     def __init__(self, values: NDArray[Any]) -> None:
         self._values = values
+        # No length, as zarr's arrays have none.
         self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
         self.read_bytes: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._values)
 
     def __getitem__(self, key: Any) -> Any:
         found = self._values[key]

@@ -110,8 +110,10 @@ def features_of(
     """
     video_bytes = math.prod(videos.shape[1:]) * videos.dtype.itemsize
     n_batch = min(_BATCH, max(1, _BATCH_BYTES // max(1, video_bytes)))
-    for start in range(0, len(videos), n_batch):
-        at = slice(start, min(start + n_batch, len(videos)))
+    # Not all arrays have a length: zarr's do not.
+    n_videos = videos.shape[0]
+    for start in range(0, n_videos, n_batch):
+        at = slice(start, min(start + n_batch, n_videos))
         made = np.asarray(backbone(frames_of(np.asarray(videos[at]))))
         if made.shape != (at.stop - start, n_features):
             raise InvalidParameterError(

@@ -178,9 +178,9 @@ class EncodingModel:
         is_rows = stimulus.ndim == _ROW_DIMS
         if is_rows and stimulus.shape[1] == self.n_components != self.n_features:
             return _finite(stimulus)
-        found = np.empty((len(stimulus), self.n_components), np.float32)
+        found = np.empty((stimulus.shape[0], self.n_components), np.float32)
         with tqdm(
-            total=len(stimulus), desc="Encoding", unit=" videos", disable=not show_progress
+            total=stimulus.shape[0], desc="Encoding", unit=" videos", disable=not show_progress
         ) as bar:
             for at, features in self._features(stimulus, bar.update):
                 found[at] = self._projection.scores(features)
@@ -193,8 +193,8 @@ class EncodingModel:
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield the features of as many videos at a time as fit into memory."""
         n_fit = max(1, self._memory // (4 * self.n_features))
-        for start in range(0, len(stimulus), n_fit):
-            at = slice(start, min(start + n_fit, len(stimulus)))
+        for start in range(0, stimulus.shape[0], n_fit):
+            at = slice(start, min(start + n_fit, stimulus.shape[0]))
             if stimulus.ndim == _ROW_DIMS:
                 yield at, _finite(stimulus[at])
                 done(at.stop - at.start)
@@ -203,7 +203,7 @@ class EncodingModel:
 
     def _seen(self, videos: Stimulus, done: Callable[[int], object]) -> NDArray[np.float32]:
         """Return the features of videos, which the backbone sees a few at a time."""
-        features = np.empty((len(videos), self.n_features), np.float32)
+        features = np.empty((videos.shape[0], self.n_features), np.float32)
         for at, made in features_of(videos, self.backbone, self.n_features):
             features[at] = made
             done(at.stop - at.start)
