@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def encode(
     videos: Stimulus | xr.DataArray,
     *,
     chunks: int | None = None,
-    show_progress: bool = False,
+    progress: bool = False,
 ) -> xr.DataArray:
     """Return the responses to videos, with all that is known of the voxels.
 
@@ -43,7 +44,7 @@ def encode(
         Stimuli of a task of dask: nothing is encoded before it is computed. Every task reads the
         components once, 1.6 GB, and so few large ones are quicker than many small ones: 64 is as
         many as `get_encoding_model` takes at a time. Without it numpy's are encoded at once.
-    show_progress : bool
+    progress : bool
         Show a progress bar on stderr, where everything is encoded at once.
 
     Returns
@@ -60,6 +61,8 @@ def encode(
         When these are no such videos.
     InvalidOption
         When `chunks` is no number of stimuli.
+    ModelLoadError, InvalidParameterError, ResourceError, MissingDependency
+        As `EncodingModel.encode`; of what is lazy, when it is computed.
 
     Examples
     --------
@@ -75,7 +78,7 @@ def encode(
     """
     along, labels, given = _stimuli(videos)
     if chunks is None and not hasattr(given, "dask"):
-        values: Any = model.encode(given, show_progress=show_progress)
+        values: Any = model.encode(given, show_progress=progress)
     else:
         values = _lazy(model, given, chunks)
     coords = model.coords.assign({**labels}) if labels else model.coords
@@ -137,5 +140,6 @@ def _lazy(model: EncodingModel, videos: Any, chunks: int | None) -> Any:  # noqa
         chunks=(blocks.chunks[0], (model.n_voxels,)),
         drop_axis=list(range(2, videos.ndim)),
         meta=np.empty((0, 0), np.float32),
-        name=None,
+        # As above: the model would be pickled.
+        name=f"responses-{uuid.uuid4().hex}",
     )
