@@ -118,7 +118,7 @@ def features_of(
         if made.shape != (at.stop - start, n_features):
             raise InvalidParameterError(
                 f"the backbone makes {made.shape} of {at.stop - start} videos, where {n_features:,}"
-                " features of each are wanted: give as backbone= what the model was made with"
+                " features of each are wanted: give as backbone= what makes as many"
             )
         yield at, made
 
