@@ -7,13 +7,15 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from maskcube.errors import MaskcubeError, StoreExists
 
-__all__ = ["Lock", "advise", "exchange", "flush", "make_folder"]
+__all__ = ["Lock", "advise", "exchange", "flush", "locked", "make_folder"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -113,6 +115,33 @@ class Lock:
                 self.path.unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
+
+
+@contextmanager
+def locked(target: Path, location: str) -> Iterator[None]:
+    """Keep other processes out of a folder that is written in its place, and may not be there yet.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        The folder; those above it are made.
+    location : str
+        The store, for messages.
+
+    Raises
+    ------
+    StoreExists
+        When another process has it, or it is no folder.
+    """
+    if os.path.lexists(target) and not target.is_dir():
+        raise StoreExists(f"{target} is no folder: choose another place")
+    make_folder(target.parent)
+    lock = Lock(target.with_name(f".{target.name}.maskcube-lock"), location)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def exchange(first: Path, second: Path) -> bool:

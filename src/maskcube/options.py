@@ -59,13 +59,13 @@ def print_report(report: _Reported, *, as_json: bool) -> None:
 
 
 @contextmanager
-def resumable(store: str) -> Iterator[None]:
-    """Say what to do after a Ctrl-C."""
+def resumable(store: str, *, in_place: bool = False) -> Iterator[None]:
+    """Say what to do after a Ctrl-C, and where what is finished lies until then."""
     try:
         yield
     except KeyboardInterrupt:
         kept = f"{store} stays as it is until then, what is finished is in {store}.partial"
-        if "://" in store:
+        if in_place or "://" in store:
             kept = "what is finished is there, and no store until all is"
         told = f"interrupted; run the same command again to resume ({kept})"
         raise click.ClickException(told) from None

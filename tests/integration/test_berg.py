@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from berg_folder import MEASURES, PARTLY_OUTSIDE, REGIONS, BergFolder, write_berg_folder
 from numpy.typing import NDArray
@@ -240,7 +241,7 @@ def test_a_bad_selection_is_told(berg: BERG, selection: Any, told: str) -> None:
 
 @pytest.mark.parametrize("device", ["banana", "gpu", "cuda:x", None, 0, ""])
 def test_a_bad_device_is_told(berg: BERG, device: Any) -> None:
-    with pytest.raises(InvalidParameterError, match="give 'auto', 'cpu' or 'cuda'"):
+    with pytest.raises(InvalidParameterError, match="there are 'auto', 'cpu', 'cuda'"):
         berg.get_encoding_model(MODEL, subject=1, device=device)
 
 
@@ -261,6 +262,8 @@ def test_a_bad_device_is_told(berg: BERG, device: Any) -> None:
         (lambda _: np.zeros((2, 20), "i4"), r"stimulus is \(2, 20\) int32"),
         (lambda _: np.full((2, 20), np.nan), "not finite"),
         (lambda _: np.full((2, 2688), np.inf, "f4"), "not finite"),
+        (lambda _: np.full((2, 2688), 1e300), "not finite as float32"),
+        (lambda _: pd.DataFrame(np.zeros((2, 20))), r"stimulus\.to_numpy\(\)"),
         (lambda _: None, "numpy array"),
         (lambda _: "video.mp4", "numpy array"),
     ],
@@ -287,8 +290,52 @@ def test_a_backbone_of_another_model_is_told(berg: BERG, videos: NDArray[np.uint
         return np.zeros((len(frames), 7), "f4")
 
     model = berg.get_encoding_model(MODEL, subject=1, backbone=narrow)  # type: ignore[arg-type]
-    with pytest.raises(ModelLoadError, match=r"makes \(3, 7\) of 3 videos"):
+    with pytest.raises(InvalidParameterError, match=r"makes \(3, 7\) of 3 videos"):
         model.encode(videos)
+
+
+def test_a_backbone_without_numbers_is_to_blame(berg: BERG, videos: NDArray[np.uint8]) -> None:
+    def blind(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.full((len(frames), 2688), np.nan, "f4")
+
+    model = berg.get_encoding_model(MODEL, subject=1, backbone=blind)  # type: ignore[arg-type]
+    with pytest.raises(StimulusError, match="the backbone makes features that are not finite"):
+        model.encode(videos)
+
+
+class _Far:
+    """Videos that are read from somewhere, a counted number of bytes at a time."""
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self._values = values
+        # No length, as zarr's arrays have none.
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+        self.read_bytes: list[int] = []
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self._values[key]
+        return _Part(self, found)
+
+
+class _Part(_Far):
+    def __init__(self, whole: _Far, values: NDArray[Any]) -> None:
+        super().__init__(values)
+        self.read_bytes = whole.read_bytes
+
+    def __array__(self, dtype: Any = None, **_: Any) -> NDArray[Any]:
+        self.read_bytes.append(self._values.nbytes)
+        return np.array(self._values, dtype)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("u1", 10 * 90 * 3 * 64**2), ("i8", 2**27)])
+def test_long_videos_are_read_few_at_a_time(berg: BERG, dtype: str, most: int) -> None:
+    # 35 MB of int64 for a video of 4 seconds: three fit.
+    n_frames = 90 if dtype == "u1" else 360
+    far = _Far(np.broadcast_to(np.ones((), dtype), (12, n_frames, 3, 64, 64)))
+    model = berg.get_encoding_model(MODEL, subject=1)
+    assert model.encode(far).shape == (12, N_VOXELS)
+    assert sum(far.read_bytes) == 12 * n_frames * 3 * 64**2 * np.dtype(dtype).itemsize
+    assert max(far.read_bytes) <= most
 
 
 def test_a_model_is_a_context_and_cleans_up(berg: BERG, videos: NDArray[np.uint8]) -> None:

@@ -306,7 +306,7 @@ def test_the_path_of_s3ds_weights(tmp_path: Path) -> None:
 def test_a_backbone_that_makes_something_else(tmp_path: Path) -> None:
     backbone = Brightness()
     backbone.n_features = 15
-    with pytest.raises(InvalidParameterError, match=r"\(10, 14\) of 10 videos.*has 15 features"):
+    with pytest.raises(InvalidParameterError, match=r"\(10, 14\) of 10 videos, where 15 features"):
         _fit(_videos(), np.ones((30, 5)), tmp_path / "m.zarr", n_components=3, backbone=backbone)
 
 

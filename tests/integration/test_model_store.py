@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,18 @@ from maskcube import StoreExists
 from maskcube.folder import Folder
 from maskcube.insilico import (
     BERG,
+    Brain,
     CorruptWeights,
     InvalidParameterError,
     ModelLoadError,
+    Region,
+    Volume,
     convert,
     encode,
     sample_model,
 )
+from maskcube.insilico.backbones import Pixels
+from maskcube.insilico.berg_files import BergFiles
 from maskcube.insilico.draft import new_model
 from maskcube.insilico.model_store import ModelStore, read_root
 from maskcube.insilico.projection import BLOCK_FEATURES
@@ -369,6 +376,84 @@ def test_two_do_not_write_at_once(folder: BergFolder, tmp_path: Path) -> None:
     assert ModelStore.open(place).components().components.shape == (2, 3)
 
 
+def test_a_crash_while_an_old_store_is_deleted_is_no_dead_end(
+    folder: BergFolder, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_berg_folder(tmp_path / "other", seed=9)
+    expected = tmp_path / "expected.zarr"
+    convert(other.root, expected, progress=False)
+    delete = Folder.delete
+
+    def delete_some(self: Folder, *keys: str) -> None:
+        delete(self, *keys[: len(keys) // 2 or 1])
+        if len(keys) > 1:
+            raise _Crash
+
+    monkeypatch.setattr(Folder, "delete", delete_some)
+    with pytest.raises(_Crash):
+        convert(other.root, store, overwrite=True, progress=False)
+    monkeypatch.undo()
+    with pytest.raises(StoreExists, match="half of one"):
+        convert(folder.root, store, progress=False)
+    convert(other.root, store, overwrite=True, progress=False)
+    assert _same(store, expected)
+
+
+def test_metadata_of_a_killed_run_are_written_anew(folder: BergFolder, tmp_path: Path) -> None:
+    brain = BergFiles.open(folder.root).brain(1)
+    ones = np.ones(2688, "f4")
+    rows = Regression(np.ones((brain.n_voxels, 2), "f4"), np.ones(brain.n_voxels, "f4"))
+    place = tmp_path / "m"
+
+    def write(affine: np.ndarray[Any, Any]) -> None:
+        with new_model(place, {}, shape=(2, 2688), backbone="pixels") as draft:
+            draft.put_block(draft.blocks[0], ones, ones, np.ones((2, 2688), "f4"))
+            moved = replace(brain, voxels=replace(brain.voxels, affine=affine))
+            draft.put_subject(1, rows, moved)
+            if affine[0, 3]:
+                raise _Crash
+
+    first = np.eye(4)
+    first[0, 3] = 5  # as many characters as 0
+    with pytest.raises(_Crash):
+        write(first)
+    write(np.eye(4))
+    said = json.loads((place / "subject-01" / "zarr.json").read_text())["attributes"]
+    assert said["affine"] == np.eye(4).tolist()
+
+
+def test_who_was_overtaken_does_not_end_what_another_has_begun() -> None:
+    ones = np.ones(3, "f4")
+    memory = MemoryStore()
+
+    def write(subject: int, meanwhile: Callable[[], None]) -> None:
+        with new_model(memory, {}, shape=(2, 3), backbone="pixels") as draft:
+            draft.put_block(draft.blocks[0], ones, ones, np.ones((2, 3), "f4"))
+            rows = Regression(np.ones((5, 2), "f4"), np.ones(5, "f4"))
+            draft.put_subject(subject, rows, None)
+            meanwhile()
+
+    with pytest.raises(StoreExists, match="another process has written to it meanwhile"):
+        write(1, lambda: write(2, lambda: None))
+    assert ModelStore.open(memory).subjects == (2,)
+    write(1, lambda: None)
+    assert ModelStore.open(memory).subjects == (1, 2)
+
+
+def test_regions_of_a_long_volume_stay_where_they_are(tmp_path: Path) -> None:
+    mask = np.zeros((70_000, 1, 1), bool)
+    mask[-5:] = True
+    volume = Volume(mask, np.eye(4))
+    brain = Brain(volume, volume)
+    brain = replace(brain, regions={"end": Region(brain.indices, np.arange(5))})
+    ones = np.ones(3, "f4")
+    with new_model(tmp_path / "m", {}, shape=(2, 3), backbone="pixels") as draft:
+        draft.put_block(draft.blocks[0], ones, ones, np.ones((2, 3), "f4"))
+        draft.put_subject(1, Regression(np.ones((5, 2), "f4"), np.ones(5, "f4")), brain)
+    model = BERG(tmp_path / "m").get_encoding_model(MODEL, subject=1, selection={"roi": "end"})
+    assert model.coords["i"].values.tolist() == brain.indices[:, 0].tolist()
+
+
 def test_a_model_without_a_brain_has_numbers_for_voxels(tmp_path: Path) -> None:
     with new_model(tmp_path / "m", {}, shape=(2, 2688), backbone="pixels") as draft:
         ones = np.ones(2688, "f4")
@@ -494,6 +579,26 @@ def test_models_travel(store: Path) -> None:
     for scheduler in ("threads", "processes", "synchronous"):
         computed = lazy.compute(scheduler=scheduler)
         np.testing.assert_allclose(computed, expected, atol=1e-5)
+
+
+def test_threads_ask_a_model_one_after_the_other(store: Path) -> None:
+    inside: list[int] = []
+    most = 0
+
+    class Watched(Pixels):
+        def __call__(self, videos: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            nonlocal most
+            inside.append(len(videos))
+            most = max(most, len(inside))
+            time.sleep(0.01)
+            found = super().__call__(videos)
+            inside.pop()
+            return found
+
+    videos = np.random.default_rng(0).integers(0, 256, (8, 14, 3, 16, 16), np.uint8)
+    model = BERG(store).get_encoding_model(MODEL, subject=1, backbone=Watched())
+    encode(model, videos, chunks=1).compute(scheduler="threads", num_workers=8)
+    assert most == 1
 
 
 def test_a_sample_is_a_model(tmp_path: Path) -> None:

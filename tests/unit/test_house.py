@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 import maskcube
+from maskcube import insilico
 
 PACKAGE = Path(maskcube.__file__).parent
 MODULES = sorted(
@@ -234,6 +235,16 @@ def test_a_public_name_survives_the_import_of_its_module(name: str) -> None:
     """A module of the same name as a function would take its place in the package."""
     assert not isinstance(getattr(maskcube, name), ModuleType)
     assert name not in MODULES
+
+
+def test_public_names_of_insilico_are_sorted_and_hide_no_module() -> None:
+    assert insilico.__all__ == sorted(insilico.__all__)
+    assert dir(insilico) == insilico.__all__
+    errors = importlib.import_module("maskcube.insilico.errors").__all__
+    assert set(errors) <= set(insilico.__all__)
+    for name in insilico.__all__:
+        assert getattr(insilico, name).__name__ == name
+        assert f"insilico.{name}" not in MODULES
 
 
 def _public_members(module: str) -> list[tuple[str, object]]:

@@ -98,8 +98,8 @@ _HOMES = {
     "fit": "fitting",
     "ncsnr": "accuracy",
     "noise_ceiling": "accuracy",
-    "r2": "accuracy",
     "object_effects": "effects",
+    "r2": "accuracy",
     "sample_model": "sample",
     "to_nifti": "nifti",
 }

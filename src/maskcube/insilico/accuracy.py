@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maskcube.insilico.columns import Columns, spare_bytes
+from maskcube.insilico.columns import Columns, spare_bytes, whole_chunks
 from maskcube.insilico.errors import InvalidParameterError
 
 __all__ = [
@@ -302,8 +302,7 @@ def _voxelwise(measure: Callable[..., _Floats], memory: str | int, *arrays: Colu
     voxel_bytes = sum(array.column_bytes for array in arrays) + 24 * n_values
     width = max(1, spare_bytes(memory, 0) // max(1, voxel_bytes))
     found: list[NDArray[Any]] = [np.empty(0)]
-    chunk = max(array.chunk_width for array in arrays)
-    step = width // chunk * chunk if chunk <= width else width
+    step = whole_chunks(width, max(array.chunk_width for array in arrays))
     for start in range(0, arrays[0].width, step):
         block = slice(start, start + step)
         found.append(measure(*(array.read(block).astype(np.float64) for array in arrays)))

@@ -25,9 +25,11 @@ from maskcube.objects import Objects
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["ChunkedArray", "encode_chunk", "lazy_array"]
+__all__ = ["CRC_BYTES", "ChunkedArray", "encode_chunk", "lazy_array"]
 
-_CRC_BYTES = 4
+CRC_BYTES = 4
+"""Of the checksum at the end of a chunk."""
+
 _PLAIN_CODECS = 2
 _MOST_CHUNK_BYTES = 2**28
 _MAPPED_BYTES = 2**20
@@ -39,7 +41,7 @@ def encode_chunk(values: NDArray[Any], chunk: tuple[int, ...]) -> bytes:
     whole = np.zeros(chunk, values.dtype.newbyteorder("<"))
     whole[tuple(map(slice, values.shape))] = values
     data = whole.tobytes()
-    return data + checksum(data).to_bytes(_CRC_BYTES, "little")
+    return data + checksum(data).to_bytes(CRC_BYTES, "little")
 
 
 def lazy_array(objects: Objects, array: zarr.Array[Any]) -> LazyArray:
@@ -131,22 +133,24 @@ class ChunkedArray:
         if isinstance(self.objects, Folder) and n_bytes >= _MAPPED_BYTES:
             data: mmap | bytes | None = self.objects.map(key)
         else:
-            data = self.objects.get(key, 0, n_bytes + _CRC_BYTES + 1)
+            data = self.objects.get(key, 0, n_bytes + CRC_BYTES + 1)
         if data is None:
             raise CorruptWeights(f"{self.objects.location}: {key} is missing")
-        if len(data) != n_bytes + _CRC_BYTES:
+        if len(data) != n_bytes + CRC_BYTES:
             raise CorruptWeights(
-                f"{self.objects.location}: {key} does not have {n_bytes + _CRC_BYTES:,} bytes"
+                f"{self.objects.location}: {key} does not have {n_bytes + CRC_BYTES:,} bytes"
             )
         values = np.frombuffer(data, np.uint8, n_bytes)
-        if checksum(values).to_bytes(_CRC_BYTES, "little") != data[n_bytes:]:
+        if checksum(values).to_bytes(CRC_BYTES, "little") != data[n_bytes:]:
             raise CorruptWeights(f"{self.objects.location}: {key} is damaged: its crc32c differs")
         return values.view(self.dtype).reshape(self.chunks)
 
 
 def _cut(wanted: slice, size: int, chunk: int) -> tuple[list[_Part], int]:
     """Return the parts of a slice, chunk by chunk, and its length."""
-    start, stop, _ = wanted.indices(size)
+    start, stop, step = wanted.indices(size)
+    if step != 1:
+        raise IndexError(f"{wanted} has a step, and chunks are read without one")
     parts = []
     for number in range(start // chunk, -(-stop // chunk)):
         first, last = max(start, number * chunk), min(stop, (number + 1) * chunk)

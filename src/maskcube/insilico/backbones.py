@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.errors import listed
 from maskcube.insilico.errors import InvalidParameterError
-from maskcube.insilico.features import S3DFeatures
-from maskcube.insilico.videos import N_FRAMES
+from maskcube.insilico.features import S3DFeatures, check_device
+from maskcube.insilico.videos import N_FRAMES, frames_of
 
-__all__ = ["BACKBONES", "Backbone", "Pixels", "backbone_of"]
+__all__ = ["BACKBONES", "Backbone", "Pixels", "backbone_of", "features_of"]
 
 _GRID = 8
+_BATCH = 10
+_BATCH_BYTES = 2**27
+"""Of the videos of one batch as they are read, where they are large."""
 
 
 class Backbone(Protocol):
@@ -47,7 +50,9 @@ class Pixels:
             np.diff(np.append(edges, side))
             for edges, side in zip((rows, columns), videos.shape[-2:], strict=True)
         )
-        means: NDArray[np.float32] = (sums / np.outer(heights, widths)).astype(np.float32)
+        # Of a side below 8 pixels some fields are empty, and see their neighbour's first pixel.
+        n_pixels = np.outer(np.maximum(heights, 1), np.maximum(widths, 1))
+        means: NDArray[np.float32] = (sums / n_pixels).astype(np.float32)
         return means.reshape(len(videos), -1)
 
 
@@ -59,8 +64,6 @@ _MADE_BY: dict[str, Callable[[str | Path | None, str], Backbone]] = {
 
 BACKBONES = tuple(_MADE_BY)
 """The names of backbones."""
-
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def backbone_of(
@@ -76,11 +79,48 @@ def backbone_of(
     InvalidParameterError
         When there is no such device.
     """
-    if not _DEVICE.fullmatch(str(device)):
-        raise InvalidParameterError(f"device={device!r}: give 'auto', 'cpu' or 'cuda'")
+    check_device(device)
     if not isinstance(path, str | os.PathLike | None):
         raise InvalidParameterError(f"backbone={path!r}: give a path, or what makes features")
     return partial(_made, name, path, device)
+
+
+def features_of(
+    videos: Any,  # noqa: ANN401 - of any library
+    backbone: Backbone,
+    n_features: int,
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield the features of a few videos at a time, (video, feature), and which videos these are.
+
+    Parameters
+    ----------
+    videos : array
+        (video, frame, 3, height, width), as `check_videos` returns them; read batch by batch.
+    backbone : callable
+        What makes features of videos.
+    n_features : int
+        How many it must make of each.
+
+    Raises
+    ------
+    StimulusError
+        When a video has values outside of 0..255.
+    InvalidParameterError
+        When the backbone makes something else.
+    """
+    video_bytes = math.prod(videos.shape[1:]) * videos.dtype.itemsize
+    n_batch = min(_BATCH, max(1, _BATCH_BYTES // max(1, video_bytes)))
+    # Not all arrays have a length: zarr's do not.
+    n_videos = videos.shape[0]
+    for start in range(0, n_videos, n_batch):
+        at = slice(start, min(start + n_batch, n_videos))
+        made = np.asarray(backbone(frames_of(np.asarray(videos[at]))))
+        if made.shape != (at.stop - start, n_features):
+            raise InvalidParameterError(
+                f"the backbone makes {made.shape} of {at.stop - start} videos, where {n_features:,}"
+                " features of each are wanted: give as backbone= what makes as many"
+            )
+        yield at, made
 
 
 def _made(name: str, path: str | Path | None, device: str) -> Backbone:

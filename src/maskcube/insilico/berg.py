@@ -132,6 +132,8 @@ class BERG:
             When there is no such model.
         InvalidParameterError
             When there is no such subject, region, voxel or device.
+        InvalidOption
+            When `memory` is no number of bytes.
         ModelLoadError
             When files are missing, or not what they should be (`CorruptWeights`).
         """
@@ -168,6 +170,8 @@ class BERG:
         ------
         StimulusError
             When these are no such videos.
+        ModelLoadError, InvalidParameterError, ResourceError, MissingDependency
+            As `EncodingModel.encode`.
         """
         responses = model.encode(stimulus, show_progress=show_progress)
         return (responses, model.get_metadata()) if return_metadata else responses

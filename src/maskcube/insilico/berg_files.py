@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.errors import listed
 from maskcube.insilico.backbones import Pixels
 from maskcube.insilico.brain import MEASURES, Brain, Region, Volume
-from maskcube.insilico.errors import CorruptWeights, InvalidParameterError, ModelLoadError
+from maskcube.insilico.errors import CorruptWeights, ModelLoadError
 from maskcube.insilico.findings import Findings, names_in, present, there
 from maskcube.insilico.mapped import MappedArray
 from maskcube.insilico.stand_ins import Record
-from maskcube.insilico.weights import Components, Regression
+from maskcube.insilico.weights import Components, Regression, subject_of
 
 __all__ = ["MODEL_FOLDER", "BergFiles"]
 
@@ -167,11 +166,7 @@ class BergFiles:
         )
 
     def _weights(self, subject: int) -> Path:
-        if subject not in self.subjects:
-            raise InvalidParameterError(
-                f"subject={subject!r}: {self._folder} has {listed(self.subjects)}"
-            )
-        return self._folder / _WEIGHTS / f"weights_sub-{int(subject):02}.npy"
+        return self._folder / _WEIGHTS / f"weights_sub-{subject_of(self, subject):02}.npy"
 
     def brain(self, subject: int) -> Brain:
         """Return what is known of a subject's voxels, in memory.

@@ -14,7 +14,7 @@ from maskcube.insilico.errors import InvalidParameterError
 from maskcube.insilico.scratch import Scratch
 from maskcube.layout import memory_bytes
 
-__all__ = ["Columns", "spare_bytes"]
+__all__ = ["Columns", "spare_bytes", "whole_chunks"]
 
 _PROCESS_BYTES = 256 * 2**20
 """What the process takes besides: the interpreter, the libraries, the chunks being decoded."""
@@ -96,8 +96,7 @@ class Columns:
         width : int
             Most positions to read at a time; fewer are, to end where chunks end.
         """
-        chunk = self.chunk_width
-        step = width // chunk * chunk if chunk <= width else width
+        step = whole_chunks(width, self.chunk_width)
         for start in range(0, self.width, step):
             columns = slice(start, min(start + step, self.width))
             yield columns, self.read(columns)
@@ -125,6 +124,17 @@ class Columns:
         same = object.__new__(Columns)
         same.name, same.shape, same.dtype, same._array = self.name, self.shape, self.dtype, copy
         return same
+
+
+def whole_chunks(width: int, chunk: int) -> int:
+    """Return how many positions to read at a time: whole chunks, where one fits into a width.
+
+    Examples
+    --------
+    >>> whole_chunks(70, 32), whole_chunks(20, 32)
+    (64, 20)
+    """
+    return width // chunk * chunk or width
 
 
 def spare_bytes(memory: str | int, needed: int) -> int:

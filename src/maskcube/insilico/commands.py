@@ -50,7 +50,7 @@ def convert(
     """
     from maskcube.insilico.conversion import convert as run
 
-    with resumable(store):
+    with resumable(store, in_place=True):
         report = run(
             berg_dir, store, subject=subject or None, progress=not (quiet or as_json), **options
         )
@@ -131,7 +131,7 @@ def encode(
         device=device,
         backbone=backbone,
     )
-    responses = run(model, _mapped(videos), show_progress=not quiet)
+    responses = run(model, _mapped(videos), progress=not quiet)
     _save(responses, output)
     click.echo(f"{output}: {responses.shape[0]:,} stimuli, {responses.shape[1]:,} voxels")
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.disk import Lock, make_folder
+from maskcube.disk import advise, locked
 from maskcube.errors import StoreExists
 from maskcube.folder import Folder
-from maskcube.insilico.arrays import encode_chunk
+from maskcube.insilico.arrays import CRC_BYTES, encode_chunk
 from maskcube.insilico.brain import Brain
 from maskcube.insilico.catalog import MODEL_ID
 from maskcube.insilico.model_store import (
@@ -33,13 +33,12 @@ from maskcube.insilico.projection import BLOCK_FEATURES
 from maskcube.insilico.weights import Regression
 from maskcube.objects import PLAN, WORK, Objects, StoreLike, get_at_most, open_objects
 from maskcube.provenance import generator, now
+from maskcube.schema import ROOT
 
 __all__ = ["Draft", "new_model"]
 
 _BLOCK_VOXELS = 1024
-_CRC_BYTES = 4
 _MOST_PLAN_BYTES = 2**24
-_ROOT = "zarr.json"
 
 
 class _Shaped(NamedTuple):
@@ -85,7 +84,8 @@ def new_model(
     full = json.loads(
         json.dumps({"insilico": dict(plan), "shape": list(shape), "backbone": backbone})
     )
-    with _held(objects):
+    held = locked(objects.path, objects.location) if isinstance(objects, Folder) else nullcontext()
+    with held:
         draft = Draft(objects, full, shape, backbone)
         draft.prepare(overwrite=overwrite)
         yield draft
@@ -153,11 +153,7 @@ class Draft:
         elif root is not None:
             self._subjects = list(root["subjects"])
             self._nodes = _nodes_of(self.objects)
-        self.objects.put(PLAN, json.dumps(self._plan).encode())
-
-    def has_block(self, block: slice) -> bool:
-        """Whether a run with the same plan has written a block."""
-        return all(self.objects.size(key) is not None for key in _block_keys(block))
+        self._write(PLAN, json.dumps(self._plan).encode())
 
     def put_block(
         self,
@@ -203,10 +199,11 @@ class Draft:
         ):
             first = "/".join([name, "c", *("0" for _ in shape)])
             size = self.objects.size(first) or 0
-            dtype = np.dtype(f"<f{(size - _CRC_BYTES) // math.prod(chunk)}")
+            dtype = np.dtype(f"<f{(size - CRC_BYTES) // math.prod(chunk)}")
             nodes.declare(name, _Shaped(shape, dtype), chunk, dims)
         self._take(nodes)
-        self.objects.put(_ROOT, json.dumps(self._root()).encode())
+        self._check_is_ours()
+        self._write(ROOT, json.dumps(self._root()).encode())
         self.objects.delete(PLAN, WORK)
 
     def _root(self) -> dict[str, Any]:
@@ -232,37 +229,37 @@ class Draft:
         documents, objects = nodes.made()
         self._nodes |= documents
         for key, data in objects.items():
-            self._put(key, data)
+            # Documents end in no checksum.
+            (self._write if key.endswith(ROOT) else self._put)(key, data)
 
-    def _put(self, key: str, data: bytes) -> None:
-        """Write an object, unless an earlier run has: by its size and its own checksum."""
-        if self.objects.size(key) == len(data):
-            end = len(data) - _CRC_BYTES
-            if self.objects.get(key, end, _CRC_BYTES) == data[end:]:
+    def _put(self, key: str, chunk: bytes) -> None:
+        """Write a chunk, unless an earlier run has: by its size and its own checksum."""
+        if self.objects.size(key) == len(chunk):
+            end = len(chunk) - CRC_BYTES
+            if self.objects.get(key, end, CRC_BYTES) == chunk[end:]:
                 self.n_kept += 1
                 return
-        self.objects.put(key, data)
+        self._write(key, chunk)
+
+    def _write(self, key: str, data: bytes) -> None:
+        try:
+            self.objects.put(key, data)
+        except OSError as error:
+            advise(error, self.location)
+            raise
+
+    def _check_is_ours(self) -> None:
+        """Raise if another process has begun, or finished, a store here: no lock is in a bucket."""
+        if _parsed(get_at_most(self.objects, PLAN, _MOST_PLAN_BYTES)) != self._plan:
+            raise StoreExists(
+                f"{self.location}: another process has written to it meanwhile; run this again"
+            )
 
     def _discard(self) -> None:
-        """Delete a store of models, what makes it one first."""
-        self.objects.delete(_ROOT)
-        self.objects.delete(*self.objects.keys())
-
-
-@contextmanager
-def _held(objects: Objects) -> Iterator[None]:
-    """Keep other processes of this machine from writing to the same folder."""
-    if not isinstance(objects, Folder):
-        yield
-        return
-    make_folder(objects.path.parent)
-    path = objects.path.with_name(f".{objects.path.name}.maskcube-lock")
-    lock = Lock(path, objects.location)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        """Delete a store of models, what makes it one first; killed here, the next run does so."""
+        self._write(PLAN, json.dumps({"discarding": self._plan}).encode())
+        self.objects.delete(ROOT)
+        self.objects.delete(*(key for key in [*self.objects.keys()] if key != PLAN))
 
 
 def _block_keys(block: slice) -> tuple[str, str, str]:
@@ -279,5 +276,5 @@ def _parsed(plan: bytes | None) -> object:
 
 def _nodes_of(objects: Objects) -> dict[str, Any]:
     """Return the metadata of all groups and arrays of a complete store."""
-    data = get_at_most(objects, _ROOT, MOST_ROOT_BYTES) or b"{}"
+    data = get_at_most(objects, ROOT, MOST_ROOT_BYTES) or b"{}"
     return dict(json.loads(data)["consolidated_metadata"]["metadata"])

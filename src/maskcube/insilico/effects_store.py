@@ -8,17 +8,15 @@ metadata last: until then there is no Zarr group for anybody.
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from maskcube.disk import Lock, advise, make_folder
+from maskcube.disk import advise, locked
 from maskcube.errors import CorruptStore, InvalidOption, StoreExists
 from maskcube.folder import Folder
 from maskcube.insilico.effects_arrays import (
@@ -90,9 +88,14 @@ def write_effects(
     if isinstance(objects, SessionObjects):
         raise InvalidOption(f"store: {objects.location} cannot hold what is unfinished: give a URL")
     place = _Place(objects, experiment, effects, overwrite=overwrite)
-    with _locked(objects):
-        place.begin()
-        place.fill(progress=progress)
+    held = locked(objects.path, objects.location) if isinstance(objects, Folder) else nullcontext()
+    with held:
+        try:
+            place.begin()
+            place.fill(progress=progress)
+        except OSError as error:
+            advise(error, objects.location)
+            raise
     return place.opened()
 
 
@@ -299,24 +302,3 @@ def _difference(name: str, there: object, asked: object) -> str:
 def _names(value: object) -> list[str]:
     """Return the names of arrays in a list that was read."""
     return [each for each in value if is_name(each)] if isinstance(value, list) else []
-
-
-@contextmanager
-def _locked(objects: Objects) -> Iterator[None]:
-    """Keep other processes of this machine out of a folder."""
-    if not isinstance(objects, Folder):
-        yield
-        return
-    path = objects.path
-    if os.path.lexists(path) and not path.is_dir():
-        raise StoreExists(f"{path} is no folder: choose another place")
-    make_folder(path.parent)
-    lock = Lock(path.with_name(f".{path.name}.maskcube-lock"), objects.location)
-    lock.acquire()
-    try:
-        yield
-    except OSError as error:
-        advise(error, objects.location)
-        raise
-    finally:
-        lock.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption
 from maskcube.insilico.model import EncodingModel
+from maskcube.insilico.responses import turn_of
 from maskcube.insilico.stills import as_videos
 from maskcube.insilico.voxels import DIM
 
@@ -55,14 +55,11 @@ class Encoder:
     """
 
     def __init__(self, model: Encodes, n_frames: int, size: tuple[int, int]) -> None:
-        from dask.utils import SerializableLock
-
         if not callable(getattr(model, "encode", None)):
             raise InvalidOption(f"model is a {type(model).__name__}, which has no encode(stimulus)")
         self.model = model
         self.n_frames = check_count("n_frames", n_frames)
-        # Few models may be used by several threads; all that are asked of one wait for each other.
-        self._lock = SerializableLock(f"maskcube-{os.getpid()}-{id(model)}")
+        self._turn = turn_of(model)
         self._size = size
         if isinstance(model, EncodingModel):
             # It says at once, of no pixels, whether it takes videos of this shape.
@@ -128,7 +125,7 @@ class Encoder:
 
     def _ask(self, stills: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         videos = as_videos(stills, self.n_frames)
-        with self._lock:
+        with self._turn:
             answers = self.model.encode(videos)
             if hasattr(answers, "detach"):
                 answers = answers.detach().cpu()

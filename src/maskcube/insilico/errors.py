@@ -8,7 +8,7 @@ exception that BERG, or Python, would have raised::
         ├── ModelNotFoundError          (LookupError)   there is no model of that name
         ├── ModelLoadError              (RuntimeError)  files are not there, or not usable
         │   └── CorruptWeights          (ValueError)    ... or damaged, or would run code
-        ├── InvalidParameterError       (ValueError)    no such subject, region or voxel
+        ├── InvalidParameterError       (InvalidOption) no such subject, region or voxel
         │   └── ValidationError
         ├── StimulusError               (ValueError)    no videos that the model can see
         └── ResourceError               (RuntimeError)  no such device, or not enough memory
@@ -16,7 +16,7 @@ exception that BERG, or Python, would have raised::
 
 from __future__ import annotations
 
-from maskcube.errors import MaskcubeError
+from maskcube.errors import InvalidOption, MaskcubeError
 
 __all__ = [
     "BERGError",
@@ -46,8 +46,12 @@ class CorruptWeights(ModelLoadError, ValueError):
     """A file of weights is damaged, is not what it should be, or would run code."""
 
 
-class InvalidParameterError(BERGError, ValueError):
-    """A parameter names what there is not: a subject, a region of interest, a voxel."""
+class InvalidParameterError(BERGError, InvalidOption):
+    """A parameter names what there is not: a subject, a region of interest, a voxel.
+
+    An `InvalidOption` too, which is what all of maskcube raises for an argument without a meaning:
+    nobody must know of which of them BERG has a name.
+    """
 
 
 class ValidationError(InvalidParameterError):

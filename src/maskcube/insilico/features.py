@@ -23,7 +23,7 @@ from maskcube.insilico.errors import (
 )
 from maskcube.insilico.s3d import N_FEATURES, S3D, SIDE, TAPS, state_faults
 
-__all__ = ["S3DFeatures"]
+__all__ = ["S3DFeatures", "check_device"]
 
 _FILE = "s3d-d76dad2f.pth"
 _RESIZED = 256
@@ -132,11 +132,22 @@ class S3DFeatures:
             start = stop
 
 
-def _device_of(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(name)):
+def check_device(name: object) -> None:
+    """Raise unless a device has a name of torch's; whether it is in this machine shows later.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it has none.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", str(name)):
         raise InvalidParameterError(
             f"device={name!r}: there are 'auto', 'cpu', 'cuda', and 'cuda:0' and so on"
         )
+
+
+def _device_of(name: str) -> str:
+    check_device(name)
     torch = _torch()
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":

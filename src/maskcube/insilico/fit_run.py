@@ -99,7 +99,7 @@ class FitRun:
         if isinstance(features, Columns) or self._given.backbone is None:
             return features  # type: ignore[return-value]
         with self._bar("Encoding", len(features), "videos") as bar:
-            place = self._folder / f"{features.name}"
+            place = self._folder / features.name
             return features.features(self._given.backbone, place, bar.update)
 
     def _near(self, columns: Columns, width: int) -> Columns:

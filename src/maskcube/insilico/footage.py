@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maskcube.insilico.backbones import Backbone
+from maskcube.insilico.backbones import Backbone, features_of
 from maskcube.insilico.columns import Columns
 from maskcube.insilico.errors import InvalidParameterError, StimulusError
 from maskcube.insilico.scratch import Scratch
-from maskcube.insilico.videos import check_videos, frames_of
+from maskcube.insilico.videos import check_videos
 
 __all__ = ["Footage"]
-
-_BATCH = 10
-_BATCH_BYTES = 2**27
-"""Frames of the videos of one batch, where videos are large."""
 
 
 class Footage:
@@ -76,19 +71,7 @@ class Footage:
             When the disk has no room.
         """
         found = Scratch(path, (len(self), backbone.n_features), np.float32)
-        rows = max(1, min(_BATCH, _BATCH_BYTES * len(self) // max(1, self._n_bytes)))
-        for start in range(0, len(self), rows):
-            videos = np.asarray(self._videos[start : start + rows])
-            made = np.asarray(backbone(frames_of(videos)))
-            if made.shape != (len(videos), backbone.n_features):
-                raise InvalidParameterError(
-                    f"backbone made an array {made.shape} of {len(videos)} videos; it says that a"
-                    f" video has {backbone.n_features!r} features"
-                )
-            found[start : start + rows] = made
-            advance(len(videos))
+        for at, made in features_of(self._videos, backbone, backbone.n_features):
+            found[at] = made
+            advance(at.stop - at.start)
         return Columns(found, self.name, ("video, feature",))
-
-    @property
-    def _n_bytes(self) -> int:
-        return math.prod(self.shape) * int(self._videos.dtype.itemsize)

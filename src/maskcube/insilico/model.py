@@ -11,13 +11,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from maskcube.insilico.backbones import Backbone
+from maskcube.insilico.backbones import Backbone, features_of
 from maskcube.insilico.brain import Brain, Volume
 from maskcube.insilico.catalog import MODEL_ID
-from maskcube.insilico.errors import ModelLoadError, StimulusError
+from maskcube.insilico.errors import StimulusError
 from maskcube.insilico.metadata import metadata_of
 from maskcube.insilico.projection import Projection
-from maskcube.insilico.videos import N_FRAMES, check_videos, frames_of
+from maskcube.insilico.videos import check_videos
 from maskcube.insilico.voxels import plain_coordinates, voxel_coordinates
 from maskcube.insilico.weights import Weights
 from maskcube.provenance import generator
@@ -29,9 +29,8 @@ Stimulus = Any
 
 _ROW_DIMS = 2
 _READ_AGAIN = {"backbone", "coords", "_brain"}
-_BATCH = 10
-_FRAME_BYTES = 2**26
-"""Pixels of the videos of one batch, where videos are large."""
+_LOOKED_AT = 2**22
+"""Values that are looked at together, for such as are not finite."""
 
 
 class EncodingModel:
@@ -96,10 +95,7 @@ class EncodingModel:
     def backbone(self) -> Backbone:
         """What makes features of videos; S3D is read when this is first asked for.
 
-        Raises
-        ------
-        ModelLoadError
-            When its weights are not there.
+        Raises as `encode` does.
         """
         return self._make_backbone()
 
@@ -158,7 +154,13 @@ class EncodingModel:
         StimulusError
             When these are no such videos, features or scores.
         ModelLoadError
-            When the backbone cannot be had, or the components are damaged.
+            When the weights of S3D are not there, or the components are damaged (`CorruptWeights`).
+        InvalidParameterError
+            When the backbone is not known, or is another one than that of the model.
+        ResourceError
+            When the device is not in this machine, or its memory does not suffice.
+        MissingDependency
+            When torch is not installed.
         """
         scores = self.scores(stimulus, show_progress=show_progress)
         responses: NDArray[np.float32] = scores @ self._coef.T
@@ -173,13 +175,12 @@ class EncodingModel:
         from tqdm import tqdm
 
         self.check(stimulus)
-        if stimulus.ndim == _ROW_DIMS:
-            _refuse_non_finite(stimulus)
-            if stimulus.shape[1] == self.n_components != self.n_features:
-                return np.asarray(stimulus, np.float32)
-        found = np.empty((len(stimulus), self.n_components), np.float32)
+        is_rows = stimulus.ndim == _ROW_DIMS
+        if is_rows and stimulus.shape[1] == self.n_components != self.n_features:
+            return _finite(stimulus)
+        found = np.empty((stimulus.shape[0], self.n_components), np.float32)
         with tqdm(
-            total=len(stimulus), desc="Encoding", unit=" videos", disable=not show_progress
+            total=stimulus.shape[0], desc="Encoding", unit=" videos", disable=not show_progress
         ) as bar:
             for at, features in self._features(stimulus, bar.update):
                 found[at] = self._projection.scores(features)
@@ -192,34 +193,26 @@ class EncodingModel:
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield the features of as many videos at a time as fit into memory."""
         n_fit = max(1, self._memory // (4 * self.n_features))
-        for start in range(0, len(stimulus), n_fit):
-            at = slice(start, min(start + n_fit, len(stimulus)))
+        for start in range(0, stimulus.shape[0], n_fit):
+            at = slice(start, min(start + n_fit, stimulus.shape[0]))
             if stimulus.ndim == _ROW_DIMS:
-                yield at, np.asarray(stimulus[at], np.float32)
+                yield at, _finite(stimulus[at])
                 done(at.stop - at.start)
             else:
                 yield at, self._seen(stimulus[at], done)
 
     def _seen(self, videos: Stimulus, done: Callable[[int], object]) -> NDArray[np.float32]:
         """Return the features of videos, which the backbone sees a few at a time."""
-        features = np.empty((len(videos), self.n_features), np.float32)
-        frame_bytes = N_FRAMES * int(np.prod(videos.shape[2:]))
-        n_batch = min(_BATCH, max(1, _FRAME_BYTES // frame_bytes))
-        for start in range(0, len(videos), n_batch):
-            batch = frames_of(np.asarray(videos[start : start + n_batch]))
-            made = np.asarray(self.backbone(batch))
-            if made.shape != (len(batch), self.n_features):
-                raise ModelLoadError(
-                    f"the backbone makes {made.shape} of {len(batch)} videos, and the model wants"
-                    f" {self.n_features:,} features of each: give the backbone it was made with"
-                )
-            features[start : start + n_batch] = made
-            done(len(batch))
+        features = np.empty((videos.shape[0], self.n_features), np.float32)
+        for at, made in features_of(videos, self.backbone, self.n_features):
+            features[at] = made
+            done(at.stop - at.start)
         return features
 
     def check(self, stimulus: Stimulus) -> None:
         """Raise `StimulusError` unless a shape and type are those of videos, features or scores."""
-        if getattr(stimulus, "ndim", None) != _ROW_DIMS:
+        is_array = isinstance(getattr(stimulus, "dtype", None), np.dtype)
+        if not is_array or getattr(stimulus, "ndim", None) != _ROW_DIMS:
             check_videos(stimulus)
             return
         is_wide = stimulus.shape[1] in (self.n_features, self.n_components)
@@ -270,7 +263,17 @@ class EncodingModel:
         )
 
 
-def _refuse_non_finite(rows: Stimulus) -> None:
-    for start in range(0, len(rows), _BATCH):
-        if not np.isfinite(np.asarray(rows[start : start + _BATCH])).all():
-            raise StimulusError("stimulus has values that are not finite: NaN or infinite")
+def _finite(rows: Stimulus) -> NDArray[np.float32]:
+    """Return features or scores in memory.
+
+    Raises
+    ------
+    StimulusError
+        When some are not finite, as float32.
+    """
+    with np.errstate(over="ignore"):
+        found = np.asarray(rows).astype(np.float32, copy=False)
+    step = max(1, _LOOKED_AT // max(1, found.shape[1]))
+    if not all(np.isfinite(found[at : at + step]).all() for at in range(0, len(found), step)):
+        raise StimulusError("stimulus has values that are not finite as float32: NaN or infinite")
+    return found

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from maskcube.errors import StoreNotFound
 from maskcube.insilico.arrays import lazy_array
 from maskcube.insilico.brain import Brain, Region, Volume
-from maskcube.insilico.errors import CorruptWeights, InvalidParameterError, ModelLoadError
-from maskcube.insilico.weights import Components, LazyArray, Regression
+from maskcube.insilico.errors import CorruptWeights, ModelLoadError
+from maskcube.insilico.weights import Components, LazyArray, Regression, subject_of
 from maskcube.objects import Objects, StoreLike, get_at_most, open_objects
+from maskcube.schema import ROOT
 
 if TYPE_CHECKING:
     import zarr
@@ -66,7 +67,7 @@ def read_root(objects: Objects) -> dict[str, Any] | None:
     CorruptWeights
         When it is one, and not readable.
     """
-    data = get_at_most(objects, "zarr.json", MOST_ROOT_BYTES)
+    data = get_at_most(objects, ROOT, MOST_ROOT_BYTES)
     try:
         said = {} if data is None else json.loads(data)["attributes"][ATTRIBUTE]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -162,7 +163,7 @@ class ModelStore:
         CorruptWeights
             When they are not there, or do not fit to the components.
         """
-        group = self._subject(subject)
+        group = group_of(subject_of(self, subject))
         coef = self._floats(f"{group}/coef", (_MOST_VOXELS, _MOST_COMPONENTS))
         n_components = self.components().components.shape[0]
         if coef.shape[1] != n_components:
@@ -182,7 +183,7 @@ class ModelStore:
         CorruptWeights
             When it cannot be read, or does not fit to the coefficients.
         """
-        path = self._subject(subject)
+        path = group_of(subject_of(self, subject))
         if f"{path}/mask" not in self._group:
             return None
         said: dict[str, Any] = dict(self._group[path].attrs)
@@ -219,13 +220,6 @@ class ModelStore:
         if len(indices) and not ((indices >= 0) & (indices < shape)).all():
             raise ValueError(f"regions lie outside of the volume {shape}")
         return {name: Region(place, number) for name, place, number in parts}
-
-    def _subject(self, subject: int) -> str:
-        if subject not in self.subjects:
-            raise InvalidParameterError(
-                f"subject={subject!r} is not in {self.location}; there are {list(self.subjects)}"
-            )
-        return group_of(subject)
 
     def _array(self, path: str) -> zarr.Array[Any]:
         """Return an array of which no chunk can become larger than it should be."""

@@ -61,11 +61,14 @@ def to_nifti(responses: xr.DataArray, *, fill: float = np.nan) -> nib.Nifti1Imag
         raise InvalidOption("to_nifti takes a DataArray along 'voxel', as encode gives it")
     lacking = [name for name in _NEEDED if name not in responses.coords]
     lacking += [name for name in ("volume_shape", "affine") if name not in responses.attrs]
-    if lacking or responses.ndim > _MOST_AXES:
+    if lacking:
         raise InvalidOption(
-            f"responses with dimensions {responses.dims} lack {listed(lacking)}: give (stimulus,"
-            " voxel) or (voxel,) with the coordinates and attributes of encode; arithmetic keeps"
-            " attributes with xarray.set_options(keep_attrs=True)"
+            f"responses lack {listed(lacking)}: give them with the coordinates and attributes of"
+            " encode; arithmetic keeps attributes with xarray.set_options(keep_attrs=True)"
+        )
+    if responses.ndim > _MOST_AXES:
+        raise InvalidOption(
+            f"responses have the dimensions {responses.dims}: give (stimulus, voxel) or (voxel,)"
         )
     others = [dim for dim in responses.dims if dim != DIM]
     values = responses.transpose(DIM, *others).to_numpy()

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.insilico.brain import Brain, Volume
+from maskcube.schema import ROOT
 
 __all__ = ["Nodes", "brain_arrays", "brain_attributes"]
-
-_DOCUMENT = "zarr.json"
 
 
 class _Array(Protocol):
@@ -68,11 +67,11 @@ class Nodes:
     def made(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Return the metadata of all nodes by their paths, and all objects but the root's."""
         objects = {key: buffer.to_bytes() for key, buffer in self._store.items()}
-        objects.pop(_DOCUMENT, None)
+        objects.pop(ROOT, None)
         documents = {
-            key.removesuffix(f"/{_DOCUMENT}"): json.loads(data)
+            key.removesuffix(f"/{ROOT}"): json.loads(data)
             for key, data in objects.items()
-            if key.endswith(f"/{_DOCUMENT}")
+            if key.endswith(f"/{ROOT}")
         }
         return documents, objects
 
@@ -106,11 +105,13 @@ def brain_arrays(brain: Brain | None) -> dict[str, tuple[tuple[str, ...], NDArra
         "region_size": (("region",), np.array([len(each.flat) for each in regions], np.int64)),
         "region_indices": (
             ("region_voxel", "axis"),
-            np.concatenate([np.empty((0, 3)), *(each.indices for each in regions)]).astype("int16"),
+            np.concatenate(
+                [np.empty((0, 3), np.int64), *(each.indices for each in regions)]
+            ).astype(np.int32),
         ),
         "region_flat": (
             ("region_voxel",),
-            np.concatenate([np.empty(0), *(each.flat for each in regions)]).astype(np.int64),
+            np.concatenate([np.empty(0, np.int64), *(each.flat for each in regions)]),
         ),
     }
     return found

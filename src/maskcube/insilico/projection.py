@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.insilico.errors import CorruptWeights
+from maskcube.insilico.errors import CorruptWeights, StimulusError
 from maskcube.insilico.weights import Components
 
 __all__ = ["BLOCK_FEATURES", "Projection"]
@@ -29,7 +29,8 @@ class Projection:
     components : Components
         Where mean, scale and components are read from.
     cache : bool
-        Keep them in memory, once read.
+        Keep them once read; those of a store on a disk as pages of its files, which the system may
+        take back.
     """
 
     def __init__(self, components: Components, *, cache: bool = False) -> None:
@@ -45,6 +46,8 @@ class Projection:
         ------
         CorruptWeights
             When a piece is missing or damaged, or has values with which nothing can be computed.
+        StimulusError
+            When a feature is not finite.
         """
         sums = np.zeros((len(features), self.n_components))
         with np.errstate(all="ignore"):
@@ -53,6 +56,8 @@ class Projection:
                 # Each block in float32, as BLAS is fast in, and their sum in float64.
                 sums += scored @ components.T
         if not np.isfinite(sums).all():
+            if not np.isfinite(features).all():
+                raise StimulusError("the backbone makes features that are not finite")
             raise CorruptWeights(
                 "mean, scale or components have values that are not finite, or scales of 0: no"
                 " score can be computed with them"
@@ -96,5 +101,5 @@ class Projection:
 
 
 def _floats(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return values as BLAS wants them; those that lie in a file are copied, not mapped."""
+    """Return values as BLAS wants them, aligned float32; what a file maps so is not copied."""
     return np.require(values, np.float32, ["A", "E"])

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption
 from maskcube.insilico.model import EncodingModel, Stimulus
 from maskcube.insilico.voxels import DIM
 
-__all__ = ["encode"]
+if TYPE_CHECKING:
+    from dask.utils import SerializableLock
+
+__all__ = ["encode", "turn_of"]
 
 _STIMULUS = "stimulus"
 
@@ -22,7 +28,7 @@ def encode(
     videos: Stimulus | xr.DataArray,
     *,
     chunks: int | None = None,
-    show_progress: bool = False,
+    progress: bool = False,
 ) -> xr.DataArray:
     """Return the responses to videos, with all that is known of the voxels.
 
@@ -38,7 +44,7 @@ def encode(
         Stimuli of a task of dask: nothing is encoded before it is computed. Every task reads the
         components once, 1.6 GB, and so few large ones are quicker than many small ones: 64 is as
         many as `get_encoding_model` takes at a time. Without it numpy's are encoded at once.
-    show_progress : bool
+    progress : bool
         Show a progress bar on stderr, where everything is encoded at once.
 
     Returns
@@ -55,6 +61,8 @@ def encode(
         When these are no such videos.
     InvalidOption
         When `chunks` is no number of stimuli.
+    ModelLoadError, InvalidParameterError, ResourceError, MissingDependency
+        As `EncodingModel.encode`; of what is lazy, when it is computed.
 
     Examples
     --------
@@ -70,11 +78,26 @@ def encode(
     """
     along, labels, given = _stimuli(videos)
     if chunks is None and not hasattr(given, "dask"):
-        values: Any = model.encode(given, show_progress=show_progress)
+        values: Any = model.encode(given, show_progress=progress)
     else:
         values = _lazy(model, given, chunks)
     coords = model.coords.assign({**labels}) if labels else model.coords
     return xr.DataArray(values, coords, (along, DIM), "responses", model.attributes)
+
+
+def turn_of(model: object) -> SerializableLock:
+    """Return what one thread at a time holds that asks a model; each process has one.
+
+    Few models may be asked by several threads, and one of BERG's would take its memory in each.
+    """
+    from dask.utils import SerializableLock
+
+    return SerializableLock(f"maskcube-{os.getpid()}-{id(model)}")
+
+
+def _encoded(videos: Stimulus, model: EncodingModel, turn: SerializableLock) -> NDArray[np.float32]:
+    with turn:
+        return model.encode(videos)
 
 
 def _stimuli(videos: Stimulus | xr.DataArray) -> tuple[Hashable, dict[Hashable, Any], Any]:
@@ -106,12 +129,17 @@ def _lazy(model: EncodingModel, videos: Any, chunks: int | None) -> Any:  # noqa
     if isinstance(videos, da.Array):
         blocks = videos.rechunk((videos.chunks[0] if chunks is None else chunks, *rest))
     else:
-        blocks = da.from_array(videos, (chunks, *rest), meta=np.empty(0, videos.dtype))
+        # Without a name dask would read all values to make one of them.
+        meta = np.empty(0, videos.dtype)
+        blocks = da.from_array(videos, (chunks, *rest), name=False, meta=meta)
     return blocks.map_blocks(
-        model.encode,
+        _encoded,
+        model=model,
+        turn=turn_of(model),
         dtype=np.float32,
         chunks=(blocks.chunks[0], (model.n_voxels,)),
         drop_axis=list(range(2, videos.ndim)),
         meta=np.empty((0, 0), np.float32),
-        name=None,
+        # As above: the model would be pickled.
+        name=f"responses-{uuid.uuid4().hex}",
     )

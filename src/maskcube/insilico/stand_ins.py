@@ -23,17 +23,7 @@ from maskcube.insilico.pickled_types import (
     sizes_of,
 )
 
-__all__ = [
-    "GLOBALS",
-    "Blob",
-    "Global",
-    "PickleFault",
-    "Record",
-    "Source",
-    "Unbuilt",
-    "dtype_of",
-    "filled",
-]
+__all__ = ["GLOBALS", "Blob", "Global", "Record", "Unbuilt", "filled"]
 
 _LAST_CHARACTER = 0x10FFFF
 _ARRAY_STATE = 5

@@ -252,7 +252,9 @@ def voxel_coordinates(brain: Brain, rows: NDArray[np.integer]) -> xr.Coordinates
     membership = {name: np.isin(rows, brain.rows(name)) for name in brain.regions}
     taken = {*found, _ROI, DIM, *brain.measures} & set(membership)
     if taken:
-        raise CorruptWeights(f"regions are called {listed(taken)}, as other coordinates are")
+        raise CorruptWeights(
+            f"regions are called {listed(sorted(map(str, taken)))}, as other coordinates are"
+        )
     index = RegionIndex.of(membership, len(rows))
     for name, inside in membership.items():
         found[name] = Variable(DIM, inside, {"long_name": f"in region of interest {name}"})
@@ -274,7 +276,7 @@ def _places(places: NDArray[np.int64], affine: NDArray[np.float64]) -> dict[Hash
     found: dict[Hashable, Variable] = {}
     for axis, name in enumerate("ijk"):
         attrs = {"long_name": f"index along axis {axis} of the volume"}
-        found[name] = Variable(DIM, places[:, axis].astype(np.int16), attrs)
+        found[name] = Variable(DIM, places[:, axis].astype(np.int32), attrs)
     for axis, name in enumerate("xyz"):
         attrs = {"long_name": f"MNI152 {name}", "units": "mm"}
         found[name] = Variable(DIM, in_mm[:, axis], attrs)
