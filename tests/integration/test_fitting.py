@@ -333,6 +333,16 @@ def test_a_region_of_the_brain_is_selected(data: Data, tmp_path: Path) -> None:
     assert set(report.measures) == {"noiseceiling_task_train_n_1", "noiseceiling_task_train_n_3"}
 
 
+@pytest.mark.parametrize("name", ["left V1", "a/b", "i", ""])
+def test_a_region_whose_name_no_coordinate_can_have_is_refused(
+    data: Data, tmp_path: Path, name: str
+) -> None:
+    brain = _brain({name: Region(_brain().indices[:3], np.arange(3))})
+    with pytest.raises(InvalidParameterError, match="a name of its own"):
+        _fit(data.features, data.responses, tmp_path / "m.zarr", brain=brain)
+    assert not (tmp_path / "m.zarr").exists()
+
+
 def test_a_subject_is_added_and_the_others_stay_as_they_are(data: Data, tmp_path: Path) -> None:
     store = tmp_path / "m.zarr"
     _fit(data.features, data.responses, store)

@@ -35,7 +35,7 @@ from maskcube.insilico import (
     encode,
     sample_model,
 )
-from maskcube.insilico.brain import Brain, Volume
+from maskcube.insilico.brain import Brain, Region, Volume
 from maskcube.insilico.draft import new_model
 from maskcube.insilico.model_store import ModelStore, read_root
 from maskcube.insilico.projection import BLOCK_FEATURES
@@ -411,6 +411,37 @@ def test_nothing_is_added_to_a_store_that_lost_its_metadata(
     (place / "zarr.json").write_text(json.dumps(root))
     with pytest.raises(CorruptWeights, match="nothing can be added"):
         convert(folder.root, place, subject=2, progress=False)
+
+
+@pytest.mark.parametrize("kind", ["regions", "measures"])
+@pytest.mark.parametrize("name", ["left V1", "../up", "i", "lV1v", "\n"])
+def test_names_that_no_coordinate_can_have_are_refused(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    volume = Volume(np.ones((2, 2, 2), bool), np.eye(4))
+    regions = {"lV1v": Region(np.zeros((1, 3), int), np.zeros(1, int))}
+    measures = {"r2": np.zeros(8, "f4")}
+    if kind == "regions":
+        regions[name], measures["lV1v"] = regions["lV1v"], measures["r2"]
+    else:
+        measures[name] = measures["r2"]
+    ones = np.ones((2, 5), "f4")
+    with new_model(tmp_path / "m", {}, shape=(2, 5)) as draft:
+        draft.put_block(draft.blocks[0], ones[0], ones[0], ones)
+        regression = Regression(np.ones((8, 2), "f4"), np.zeros(8, "f4"))
+        draft.put_subject(1, regression, Brain(volume, volume, regions, measures))
+    with pytest.raises(CorruptWeights, match="are called"):
+        BERG(tmp_path / "m").get_model_metadata(MODEL, subject=1)
+
+
+@pytest.mark.parametrize("number", [10**400, "x", [1]])
+def test_an_affine_that_is_none_is_corrupt(store: Path, number: Any) -> None:
+    root = json.loads((store / "zarr.json").read_text())
+    nodes = root["consolidated_metadata"]["metadata"]
+    nodes["subject-01"]["attributes"]["affine"][2][1] = number
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(CorruptWeights, match="subject-01 cannot be read"):
+        BERG(store).get_model_metadata(MODEL, subject=1)
 
 
 class _Crash(BaseException):

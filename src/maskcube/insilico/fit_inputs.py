@@ -223,6 +223,8 @@ def _brain_faults(brain: object, responses: Columns | None) -> list[str]:
         return []
     if not isinstance(brain, Brain):
         return [f"brain is a {type(brain).__name__}; give a maskcube.insilico.Brain, or none"]
+    if brain.faults:
+        return brain.faults
     if responses is not None and brain.n_voxels != responses.width:
         found = f"brain has {brain.n_voxels:,} voxels, responses are of {responses.width:,}"
         return [f"{found}: give those of its mask, in C order"]

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.errors import StoreNotFound
+from maskcube.errors import StoreNotFound, listed
 from maskcube.insilico.arrays import lazy_array
 from maskcube.insilico.brain import Brain, Region, Volume
 from maskcube.insilico.errors import CorruptWeights, InvalidParameterError, ModelLoadError
@@ -195,11 +195,13 @@ class ModelStore:
                 for name in ("", "group_")
             ]
             regions = self._regions(path)
-            names = self._values(f"{path}/measure").tolist()
+            names = [str(name) for name in self._values(f"{path}/measure").tolist()]
             measures = dict(zip(names, self._values(f"{path}/measures"), strict=True))
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise CorruptWeights(f"{self.location}: {path} cannot be read: {error}") from error
         brain = Brain(volumes[0], volumes[1], regions, measures)
+        if brain.faults:
+            raise CorruptWeights(f"{self.location}: {path}: {listed(brain.faults)}")
         if brain.n_voxels != n_voxels or {len(each) for each in measures.values()} - {n_voxels}:
             raise CorruptWeights(
                 f"{self.location}: {path} has coefficients for {n_voxels:,} voxels, and a mask with"
