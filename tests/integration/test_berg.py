@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 from berg_folder import MEASURES, PARTLY_OUTSIDE, REGIONS, BergFolder, write_berg_folder
 from numpy.typing import NDArray
@@ -244,6 +246,12 @@ def test_a_bad_device_is_told(berg: BERG, device: Any) -> None:
         berg.get_encoding_model(MODEL, subject=1, device=device)
 
 
+def _unknown(array: NDArray[Any]) -> Any:
+    """Return an array of dask that does not know how many rows it has."""
+    lazy = da.from_array(array)
+    return lazy[da.from_array(np.ones(len(array), bool))]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -261,6 +269,12 @@ def test_a_bad_device_is_told(berg: BERG, device: Any) -> None:
         (lambda _: np.zeros((2, 20), "i4"), r"stimulus is \(2, 20\) int32"),
         (lambda _: np.full((2, 20), np.nan), "not finite"),
         (lambda _: np.full((2, 2688), np.inf, "f4"), "not finite"),
+        (lambda _: np.full((2, 2688), 1e300), "too large for float32"),
+        (lambda _: np.full((2, 20), -1e300), "too large for float32"),
+        (lambda _: np.ma.array(np.zeros((2, 20)), mask=True), r"filled\(0\)"),
+        (lambda _: pd.DataFrame(np.zeros((2, 20))), r"DataFrame: stimulus.to_numpy\(\)"),
+        (lambda _: _unknown(np.zeros((2, 20))), r"compute_chunk_sizes\(\)"),
+        (_unknown, r"compute_chunk_sizes\(\)"),
         (lambda _: None, "numpy array"),
         (lambda _: "video.mp4", "numpy array"),
     ],
@@ -288,6 +302,17 @@ def test_a_backbone_of_another_model_is_told(berg: BERG, videos: NDArray[np.uint
 
     model = berg.get_encoding_model(MODEL, subject=1, backbone=narrow)  # type: ignore[arg-type]
     with pytest.raises(ModelLoadError, match=r"makes \(3, 7\) of 3 videos"):
+        model.encode(videos)
+
+
+def test_a_backbone_that_makes_no_numbers_is_blamed_itself(
+    berg: BERG, videos: NDArray[np.uint8]
+) -> None:
+    def broken(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.full((len(frames), 2688), np.nan, "f4")
+
+    model = berg.get_encoding_model(MODEL, subject=1, backbone=broken)  # type: ignore[arg-type]
+    with pytest.raises(ModelLoadError, match="the backbone makes features that are not finite"):
         model.encode(videos)
 
 

@@ -111,12 +111,8 @@ class Brain:
         ]
         if not strange:
             return []
-        return [
-            (
-                f"regions or measures are called {listed(strange)}: each wants a name of its own, of"
-                " up to 100 characters without spaces and slashes, which no other coordinate has"
-            )
-        ]
+        told = f"regions or measures are called {listed(strange)}: each wants a name of its own, of"
+        return [f"{told} up to 100 characters, no spaces or slashes, which no other coordinate has"]
 
     @cached_property
     def _row_of(self) -> NDArray[np.int64]:

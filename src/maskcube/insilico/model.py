@@ -17,7 +17,7 @@ from maskcube.insilico.catalog import MODEL_ID
 from maskcube.insilico.errors import ModelLoadError, StimulusError
 from maskcube.insilico.metadata import metadata_of
 from maskcube.insilico.projection import Projection
-from maskcube.insilico.videos import N_FRAMES, check_videos, frames_of
+from maskcube.insilico.videos import N_FRAMES, check_length, check_videos, frames_of
 from maskcube.insilico.voxels import plain_coordinates, voxel_coordinates
 from maskcube.insilico.weights import Weights
 from maskcube.provenance import generator
@@ -213,15 +213,20 @@ class EncodingModel:
                     f"the backbone makes {made.shape} of {len(batch)} videos, and the model wants"
                     f" {self.n_features:,} features of each: give the backbone it was made with"
                 )
+            if not np.isfinite(made).all():
+                raise ModelLoadError("the backbone makes features that are not finite: NaN, or inf")
             features[start : start + n_batch] = made
             done(len(batch))
         return features
 
     def check(self, stimulus: Stimulus) -> None:
         """Raise `StimulusError` unless a shape and type are those of videos, features or scores."""
-        if getattr(stimulus, "ndim", None) != _ROW_DIMS:
+        is_like = isinstance(getattr(stimulus, "dtype", None), np.dtype)
+        is_plain = is_like and not isinstance(stimulus, np.ma.MaskedArray)
+        if getattr(stimulus, "ndim", None) != _ROW_DIMS or not is_plain:
             check_videos(stimulus)
             return
+        check_length(stimulus)
         is_wide = stimulus.shape[1] in (self.n_features, self.n_components)
         if stimulus.dtype.kind != "f" or not is_wide:
             raise StimulusError(
@@ -271,6 +276,10 @@ class EncodingModel:
 
 
 def _refuse_non_finite(rows: Stimulus) -> None:
+    most = np.finfo(np.float32).max
     for start in range(0, len(rows), _BATCH):
-        if not np.isfinite(np.asarray(rows[start : start + _BATCH])).all():
-            raise StimulusError("stimulus has values that are not finite: NaN or infinite")
+        block = np.asarray(rows[start : start + _BATCH])
+        if not (np.abs(block) <= most).all():
+            raise StimulusError(
+                "stimulus has values that are not finite: NaN, infinite, or too large for float32"
+            )
