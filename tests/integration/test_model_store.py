@@ -434,6 +434,43 @@ def test_names_that_no_coordinate_can_have_are_refused(
         BERG(tmp_path / "m").get_model_metadata(MODEL, subject=1)
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("subject-01/coef", "codecs", [{"name": "bytes", "configuration": {"endian": "little"}}]),
+        ("subject-01/mask", "shape", [12, 14, 2**63]),
+        ("subject-01/coef", "shape", [2**22, 20]),
+        ("subject-01/region_indices", "data_type", "float64"),
+    ],
+)
+def test_metadata_of_an_array_that_is_not_there_is_corrupt(
+    store: Path, path: str, field: str, value: Any
+) -> None:
+    root = json.loads((store / "zarr.json").read_text())
+    root["consolidated_metadata"]["metadata"][path][field] = value
+    (store / "zarr.json").write_text(json.dumps(root))
+    berg = BERG(store)
+    with pytest.raises(CorruptWeights):
+        encode(berg.get_encoding_model(MODEL, subject=1), np.zeros((1, 20), "f4"))
+
+
+def test_coefficients_that_no_memory_holds_are_refused(store: Path) -> None:
+    """A kilobyte of metadata may promise terabytes of the fill value."""
+    root = json.loads((store / "zarr.json").read_text())
+    nodes = root["consolidated_metadata"]["metadata"]
+    n_voxels, n_components = 2**22, 2**14
+    for path, shape in (
+        ("components", [n_components, 2688]),
+        ("subject-01/coef", [n_voxels, n_components]),
+        ("subject-01/intercept", [n_voxels]),
+    ):
+        nodes[path]["shape"] = shape
+        nodes[path]["codecs"] = nodes[path]["codecs"][:1]
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(CorruptWeights, match="subject-01/coef is"):
+        BERG(store).get_encoding_model(MODEL, subject=1)
+
+
 @pytest.mark.parametrize("number", [10**400, "x", [1]])
 def test_an_affine_that_is_none_is_corrupt(store: Path, number: Any) -> None:
     root = json.loads((store / "zarr.json").read_text())

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.errors import StoreNotFound, listed
+from maskcube.errors import MaskcubeError, StoreNotFound, listed
 from maskcube.insilico.arrays import lazy_array
 from maskcube.insilico.brain import Brain, Region, Volume
 from maskcube.insilico.errors import CorruptWeights, InvalidParameterError, ModelLoadError
@@ -47,6 +47,8 @@ MOST_ROOT_BYTES = 2**25
 _MOST_FEATURES = 2**26
 _MOST_VOXELS = 2**22
 _MOST_COMPONENTS = 2**14
+_MOST_COEFFICIENTS = 2**30
+"""Of all voxels, which may all be asked for; pieces that are not there take no disk."""
 _MOST_BRAIN_BYTES = 2**28
 _BLOCKS_AHEAD = 4
 
@@ -165,7 +167,7 @@ class ModelStore:
         group = self._subject(subject)
         coef = self._floats(f"{group}/coef", (_MOST_VOXELS, _MOST_COMPONENTS))
         n_components = self.components().components.shape[0]
-        if coef.shape[1] != n_components:
+        if coef.shape[1] != n_components or coef.shape[0] * n_components > _MOST_COEFFICIENTS:
             raise CorruptWeights(
                 f"{self.location}: {group}/coef is {coef.shape} for {n_components:,} components"
             )
@@ -258,7 +260,12 @@ class ModelStore:
         array = self._array(path)
         if array.size * 8 > _MOST_BRAIN_BYTES:
             raise CorruptWeights(f"{self.location}: {path} is {array.shape}, too large")
-        return np.asarray(array[...])
+        try:
+            return np.asarray(array[...])
+        except MaskcubeError:
+            raise
+        except Exception as error:  # zarr and its codecs raise whatever they like
+            raise CorruptWeights(f"{self.location}: {path} cannot be read: {error}") from error
 
 
 def _volume(mask: NDArray[Any], affine: Any, header: str | None) -> Volume:  # noqa: ANN401 - of JSON
