@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,7 +108,9 @@ class ModelStore:
         self.subjects: tuple[int, ...] = tuple(sorted(root["subjects"]))
         try:
             self._group = zarr.open_group(objects.zarr_store(), mode="r", zarr_format=3)
-        except (ValueError, TypeError, KeyError) as error:
+        except MaskcubeError:
+            raise
+        except Exception as error:  # zarr raises whatever it likes
             raise CorruptWeights(
                 f"{self.location}: its metadata cannot be read: {error}"
             ) from error
@@ -238,7 +241,7 @@ class ModelStore:
         try:
             found = self._group[path].metadata.to_dict()
             return guarded_array(self._group.store, path, found)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise CorruptWeights(f"{self.location}: {path} cannot be read: {error}") from error
 
     def _floats(
@@ -258,7 +261,7 @@ class ModelStore:
     def _values(self, path: str) -> NDArray[Any]:
         """Return a small array, whole."""
         array = self._array(path)
-        if array.size * 8 > _MOST_BRAIN_BYTES:
+        if math.prod(array.shape) * 8 > _MOST_BRAIN_BYTES:
             raise CorruptWeights(f"{self.location}: {path} is {array.shape}, too large")
         try:
             return np.asarray(array[...])
