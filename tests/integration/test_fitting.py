@@ -303,6 +303,20 @@ def test_the_path_of_s3ds_weights(tmp_path: Path) -> None:
             _fit(_videos(), np.ones((30, 5)), tmp_path / "m", n_components=3, backbone=backbone)
 
 
+@pytest.mark.parametrize("backbone", [None, 3, b"x"])
+def test_what_is_no_backbone_is_told(tmp_path: Path, backbone: Any) -> None:
+    with pytest.raises(InvalidParameterError, match="a path, or a callable"):
+        _fit(np.ones((9, 5)), np.ones((9, 5)), tmp_path / "m.zarr", backbone=backbone)
+
+
+@pytest.mark.parametrize("name", ["features", "responses"])
+def test_an_array_that_does_not_know_its_length_is_told(tmp_path: Path, name: str) -> None:
+    given: dict[str, Any] = {"features": np.ones((9, 5)), "responses": np.ones((9, 5))}
+    given[name] = da.from_array(given[name])[da.from_array(np.ones(9, bool))]
+    with pytest.raises(InvalidParameterError, match=rf"{name}.compute_chunk_sizes\(\)"):
+        _fit(given["features"], given["responses"], tmp_path / "m.zarr")
+
+
 def test_a_backbone_that_makes_something_else(tmp_path: Path) -> None:
     backbone = Brightness()
     backbone.n_features = 15
