@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -245,6 +246,12 @@ def test_a_bad_device_is_told(berg: BERG, device: Any) -> None:
         berg.get_encoding_model(MODEL, subject=1, device=device)
 
 
+def _unknown(array: NDArray[Any]) -> Any:
+    """Return an array of dask that does not know how many rows it has."""
+    lazy = da.from_array(array)
+    return lazy[da.from_array(np.ones(len(array), bool))]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -263,7 +270,11 @@ def test_a_bad_device_is_told(berg: BERG, device: Any) -> None:
         (lambda _: np.full((2, 20), np.nan), "not finite"),
         (lambda _: np.full((2, 2688), np.inf, "f4"), "not finite"),
         (lambda _: np.full((2, 2688), 1e300), "not finite as float32"),
+        (lambda _: np.full((2, 20), -1e300), "not finite as float32"),
+        (lambda _: np.ma.array(np.zeros((2, 20)), mask=True), r"filled\(0\)"),
         (lambda _: pd.DataFrame(np.zeros((2, 20))), r"stimulus\.to_numpy\(\)"),
+        (lambda _: _unknown(np.zeros((2, 20))), r"compute_chunk_sizes\(\)"),
+        (_unknown, r"compute_chunk_sizes\(\)"),
         (lambda _: None, "numpy array"),
         (lambda _: "video.mp4", "numpy array"),
     ],

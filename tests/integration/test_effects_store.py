@@ -115,6 +115,21 @@ def test_all_coordinates_of_a_store_of_masks(small_store: Path, tmp_path: Path, 
         np.testing.assert_array_equal(effects[name].values, of_store[name].values)
 
 
+def test_what_a_model_says_need_not_be_json(ask: Any, tmp_path: Path) -> None:
+    model = Answers()
+    model.attributes = {  # type: ignore[attr-defined]
+        "subject": np.int64(3),
+        "mean": np.zeros(2),
+        "nothing": float("nan"),
+        "key": b"x",
+        "shape": (2, 3),
+    }
+    ask(tmp_path / "effects.zarr", model=model)
+    said = opened(tmp_path / "effects.zarr")["response"].attrs
+    assert [said[name] for name in ("subject", "mean", "shape")] == [3, [0, 0], [2, 3]]
+    assert [said[name] for name in ("nothing", "key")] == ["nan", "b'x'"]
+
+
 def test_voxels_of_a_brain_come_back(tmp_path: Path, ask: Any, masks: xr.DataArray) -> None:
     model = BERG(sample_model(tmp_path / "models.zarr")).get_encoding_model(
         "fmri-bmd-s3d", subject=1

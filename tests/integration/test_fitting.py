@@ -303,6 +303,20 @@ def test_the_path_of_s3ds_weights(tmp_path: Path) -> None:
             _fit(_videos(), np.ones((30, 5)), tmp_path / "m", n_components=3, backbone=backbone)
 
 
+@pytest.mark.parametrize("backbone", [None, 3, b"x"])
+def test_what_is_no_backbone_is_told(tmp_path: Path, backbone: Any) -> None:
+    with pytest.raises(InvalidParameterError, match="a path, or a callable"):
+        _fit(np.ones((9, 5)), np.ones((9, 5)), tmp_path / "m.zarr", backbone=backbone)
+
+
+@pytest.mark.parametrize("name", ["features", "responses"])
+def test_an_array_that_does_not_know_its_length_is_told(tmp_path: Path, name: str) -> None:
+    given: dict[str, Any] = {"features": np.ones((9, 5)), "responses": np.ones((9, 5))}
+    given[name] = da.from_array(given[name])[da.from_array(np.ones(9, bool))]
+    with pytest.raises(InvalidParameterError, match=rf"{name}.compute_chunk_sizes\(\)"):
+        _fit(given["features"], given["responses"], tmp_path / "m.zarr")
+
+
 def test_a_backbone_that_makes_something_else(tmp_path: Path) -> None:
     backbone = Brightness()
     backbone.n_features = 15
@@ -331,6 +345,16 @@ def test_a_region_of_the_brain_is_selected(data: Data, tmp_path: Path) -> None:
     found = model.encode(data.test_features)
     np.testing.assert_allclose(found, whole[:, [3, 8, 21]], atol=1e-6)
     assert set(report.measures) == {"noiseceiling_task_train_n_1", "noiseceiling_task_train_n_3"}
+
+
+@pytest.mark.parametrize("name", ["left V1", "a/b", "i", ""])
+def test_a_region_whose_name_no_coordinate_can_have_is_refused(
+    data: Data, tmp_path: Path, name: str
+) -> None:
+    brain = _brain({name: Region(_brain().indices[:3], np.arange(3))})
+    with pytest.raises(InvalidParameterError, match="a name of its own"):
+        _fit(data.features, data.responses, tmp_path / "m.zarr", brain=brain)
+    assert not (tmp_path / "m.zarr").exists()
 
 
 def test_a_subject_is_added_and_the_others_stay_as_they_are(data: Data, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from mmap import mmap
 from pathlib import Path
@@ -304,6 +305,187 @@ def test_a_mask_store_is_never_touched(
     with pytest.raises(StoreExists):
         convert(folder.root, place, overwrite=True, progress=False)
     assert _tree(place) == before
+
+
+def test_what_lies_beside_a_model_outlives_its_replacement(store: Path, tmp_path: Path) -> None:
+    mine = ("notes.txt", "subject-01/notes.txt", "results/c/0", "subject-01/mean.csv")
+    for name in mine:
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_text(name)
+    other = write_berg_folder(tmp_path / "other", seed=9)
+    convert(other.root, store, overwrite=True, progress=False)
+    left = _tree(store)
+    assert {name: left.get(name) for name in mine} == {name: name.encode() for name in mine}
+    assert not (store / "subject-02" / "zarr.json").exists()
+    assert BERG(store).get_encoding_model(MODEL, subject=1).n_voxels == 500
+
+
+@pytest.mark.parametrize("plan", [b'{"source": "masks.hdf5"}', b"", b"[", b"null"])
+def test_what_another_run_has_begun_is_never_touched(
+    folder: BergFolder, tmp_path: Path, plan: bytes
+) -> None:
+    """Conversions of masks have their plan in the same place."""
+    place = tmp_path / "begun"
+    (place / "_maskcube").mkdir(parents=True)
+    (place / "_maskcube" / "plan.json").write_bytes(plan)
+    (place / "masks").write_text("precious")
+    before = _tree(place)
+    for overwrite in (False, True):
+        with pytest.raises(StoreExists, match="no store of encoding models"):
+            convert(folder.root, place, overwrite=overwrite, progress=False)
+    assert _tree(place) == before
+
+
+def test_a_run_killed_in_its_first_write_is_begun_again(folder: BergFolder, tmp_path: Path) -> None:
+    left = tmp_path / "models.zarr" / "_maskcube" / ("0f" * 16)
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"{")
+    convert(folder.root, tmp_path / "models.zarr", subject=1, progress=False)
+    assert not left.exists()
+
+
+def test_a_run_killed_while_it_deletes_is_taken_up(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_berg_folder(tmp_path / "other", seed=9)
+    delete = Folder.delete
+
+    def delete_root(self: Folder, *keys: str) -> None:
+        delete(self, *keys[:1])
+        if keys != ("zarr.json",):
+            raise _Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "delete", delete_root)
+        with pytest.raises(_Crash):
+            convert(other.root, store, overwrite=True, progress=False)
+    with pytest.raises(ModelLoadError, match="interrupted"):
+        BERG(store)
+    convert(other.root, store, overwrite=True, progress=False)
+    assert BERG(store).get_encoding_model(MODEL, subject=1).n_voxels == 500
+
+
+def test_what_is_complete_never_changes_in_place(tmp_path: Path) -> None:
+    """Killed meanwhile, it would be made of both, and nobody could tell."""
+
+    def write(coef: float, scale: float = 1, *, overwrite: bool = False) -> None:
+        with new_model(tmp_path / "m", {}, shape=(2, 5), overwrite=overwrite) as draft:
+            ones = np.ones(5, "f4")
+            draft.put_block(draft.blocks[0], ones, scale * ones, np.ones((2, 5), "f4"))
+            draft.put_subject(1, Regression(np.full((8, 2), coef, "f4"), np.zeros(8, "f4")), None)
+
+    write(1)
+    before = _tree(tmp_path / "m")
+    for other in ((2, 1), (1, 2)):
+        with pytest.raises(StoreExists, match="made of something else; overwrite=True"):
+            write(*other)
+        after = _tree(tmp_path / "m")
+        after.pop("_maskcube/plan.json")
+        assert after == before
+    (tmp_path / "m" / "subject-01" / "coef" / "c" / "0" / "0").unlink()
+    write(1)
+    write(2, overwrite=True)
+    model = BERG(tmp_path / "m").get_encoding_model(MODEL, subject=1)
+    assert model.encode(np.ones((1, 2), "f4")).tolist() == [[4.0] * 8]
+
+
+@pytest.mark.parametrize("affines", [(2.5, 3.5)])
+def test_metadata_of_a_killed_run_is_replaced_where_it_differs(
+    tmp_path: Path, affines: tuple[float, float]
+) -> None:
+    """A document of the same length may end alike: only chunks end with a checksum."""
+    for size, error in zip(affines, (_Crash, None), strict=True):
+        volume = Volume(np.ones((2, 2, 2), bool), np.diag([size, size, size, 1]))
+        with suppress(_Crash), new_model(tmp_path / "m", {}, shape=(2, 5)) as draft:
+            ones = np.ones((2, 5), "f4")
+            draft.put_block(draft.blocks[0], ones[0], ones[0], ones)
+            regression = Regression(np.ones((8, 2), "f4"), np.zeros(8, "f4"))
+            draft.put_subject(1, regression, Brain(volume, volume))
+            if error is not None:
+                raise error
+    said = json.loads((tmp_path / "m" / "subject-01" / "zarr.json").read_text())
+    assert said["attributes"]["affine"][0][0] == affines[1]
+
+
+def test_nothing_is_added_to_a_store_that_lost_its_metadata(
+    folder: BergFolder, tmp_path: Path
+) -> None:
+    place = tmp_path / "one.zarr"
+    convert(folder.root, place, subject=1, progress=False)
+    root = json.loads((place / "zarr.json").read_text())
+    root["consolidated_metadata"] = None
+    (place / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(CorruptWeights, match="nothing can be added"):
+        convert(folder.root, place, subject=2, progress=False)
+
+
+@pytest.mark.parametrize("kind", ["regions", "measures"])
+@pytest.mark.parametrize("name", ["left V1", "../up", "i", "lV1v", "\n"])
+def test_names_that_no_coordinate_can_have_are_refused(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    volume = Volume(np.ones((2, 2, 2), bool), np.eye(4))
+    regions = {"lV1v": Region(np.zeros((1, 3), int), np.zeros(1, int))}
+    measures = {"r2": np.zeros(8, "f4")}
+    if kind == "regions":
+        regions[name], measures["lV1v"] = regions["lV1v"], measures["r2"]
+    else:
+        measures[name] = measures["r2"]
+    ones = np.ones((2, 5), "f4")
+    with new_model(tmp_path / "m", {}, shape=(2, 5)) as draft:
+        draft.put_block(draft.blocks[0], ones[0], ones[0], ones)
+        regression = Regression(np.ones((8, 2), "f4"), np.zeros(8, "f4"))
+        draft.put_subject(1, regression, Brain(volume, volume, regions, measures))
+    with pytest.raises(CorruptWeights, match="are called"):
+        BERG(tmp_path / "m").get_model_metadata(MODEL, subject=1)
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("subject-01/coef", "codecs", [{"name": "bytes", "configuration": {"endian": "little"}}]),
+        ("subject-01/mask", "shape", [12, 14, 2**63]),
+        ("subject-01/region", "shape", [2**63]),
+        ("subject-01/region_size", "fill_value", 10**40),
+        ("subject-01/coef", "shape", [2**22, 20]),
+        ("subject-01/region_indices", "data_type", "float64"),
+    ],
+)
+def test_metadata_of_an_array_that_is_not_there_is_corrupt(
+    store: Path, path: str, field: str, value: Any
+) -> None:
+    root = json.loads((store / "zarr.json").read_text())
+    root["consolidated_metadata"]["metadata"][path][field] = value
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(CorruptWeights):
+        _ = BERG(store).get_encoding_model(MODEL, subject=1).coords
+
+
+def test_coefficients_that_no_memory_holds_are_refused(store: Path) -> None:
+    """A kilobyte of metadata may promise terabytes of the fill value."""
+    root = json.loads((store / "zarr.json").read_text())
+    nodes = root["consolidated_metadata"]["metadata"]
+    n_voxels, n_components = 2**22, 2**14
+    for path, shape in (
+        ("components", [n_components, 2688]),
+        ("subject-01/coef", [n_voxels, n_components]),
+        ("subject-01/intercept", [n_voxels]),
+    ):
+        nodes[path]["shape"] = shape
+        nodes[path]["codecs"] = nodes[path]["codecs"][:1]
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(CorruptWeights, match="subject-01/coef is"):
+        BERG(store).get_encoding_model(MODEL, subject=1)
+
+
+@pytest.mark.parametrize("number", [10**400, "x", [1]])
+def test_an_affine_that_is_none_is_corrupt(store: Path, number: Any) -> None:
+    root = json.loads((store / "zarr.json").read_text())
+    nodes = root["consolidated_metadata"]["metadata"]
+    nodes["subject-01"]["attributes"]["affine"][2][1] = number
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(CorruptWeights, match="subject-01 cannot be read"):
+        BERG(store).get_model_metadata(MODEL, subject=1)
 
 
 class _Crash(BaseException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import xarray as xr
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from maskcube import InvalidOption
@@ -185,6 +186,107 @@ def _refused(*arguments: str) -> str:
     assert done.exit_code == 1
     assert "Traceback" not in done.output
     return done.output
+
+
+@pytest.mark.parametrize("name", ["voxel", "i", "roi", "lV1v", "correlation"])
+@pytest.mark.parametrize("chunks", [None, 2])
+def test_labels_of_videos_never_replace_those_of_voxels(
+    model: EncodingModel, name: str, chunks: int | None
+) -> None:
+    features = np.zeros((3, model.n_features), "f4")
+    labelled = xr.DataArray(features, {name: ("video", [1, 2, 3])}, ("video", "feature"))
+    for given in (labelled, xr.DataArray(features, dims=(name, "feature"))):
+        with pytest.raises(InvalidOption, match=f"'{name}' would be of the videos and of the vox"):
+            encode(model, given, chunks=chunks)
+
+
+def test_lazy_responses_look_at_no_value(model: EncodingModel) -> None:
+    """Dask would name an array by its values: these would take 16 TiB."""
+    videos = np.broadcast_to(np.uint8(7), (10**6, 90, 3, 256, 256))
+    responses = encode(model, videos, chunks=2)
+    assert responses.shape == (10**6, model.n_voxels)
+    np.testing.assert_allclose(responses[-1:].compute(), model.encode(videos[:1]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda responses: responses.pad(voxel=2), "are not there"),
+        (lambda responses: responses.assign_coords(i=-responses.i), "are not there"),
+        (lambda responses: responses.assign_coords(k=responses.k + 0.5), "are not there"),
+        (lambda responses: responses.assign_attrs(volume_shape=[3, 3, 3]), "are not there"),
+        (lambda responses: responses.assign_attrs(volume_shape=[10**6] * 3), "no volume"),
+        (lambda responses: responses.assign_attrs(volume_shape="big"), "no volume"),
+        (lambda responses: responses.assign_attrs(affine=[1, 2]), "no volume"),
+        (lambda responses: responses * 1j, "real numbers"),
+        (lambda responses: responses.hemisphere.assign_attrs(responses.attrs), "real numbers"),
+        (
+            lambda responses: responses[np.zeros(2**15, int)].isel(voxel=slice(2)),
+            "at most 32,767 stimuli",
+        ),
+    ],
+)
+def test_what_is_no_image_is_told(model: EncodingModel, change: Any, told: str) -> None:
+    responses = encode(model, np.zeros((3, model.n_components), "f4"))
+    with pytest.raises(InvalidOption, match=told):
+        to_nifti(change(responses).assign_attrs(responses.attrs | change(responses).attrs))
+
+
+def _headed(text: str) -> bytes:
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + bytes(9000)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _headed("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2"),
+        _headed("{'descr': '<f4', 'fortran_order': False, 'shape': '''"),
+        _headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 2688), }"),
+        _headed(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30}, 2), }}"),
+        b"PK\3\4",
+        b"",
+    ],
+)
+def test_the_command_refuses_damaged_videos(models: str, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "videos.npy").write_bytes(data)
+    result = _asked(models, tmp_path / "videos.npy", tmp_path / "out.npy")
+    assert isinstance(result.exception, SystemExit)
+    assert "cannot be read as a .npy of numbers" in result.output
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_the_command_waits_for_no_pipe(models: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "videos.npy")
+    result = _asked(models, tmp_path / "videos.npy", tmp_path / "out.npy")
+    assert "is no file" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (".npy", "must end in"),
+        (".zarr", "must end in"),
+        (".nii.gz", "must end in"),
+        ("nowhere/out.npy", "there is no folder"),
+        ("link.npy", "exists"),
+    ],
+)
+def test_the_command_says_where_nothing_can_be_written(
+    models: str, tmp_path: Path, name: str, told: str
+) -> None:
+    """Before anything is encoded."""
+    np.save(tmp_path / "scores.npy", np.zeros((2, 20), "f4"))
+    (tmp_path / "link.npy").symlink_to(tmp_path / "elsewhere.npy")
+    result = _asked(models, tmp_path / "scores.npy", tmp_path / name)
+    assert result.exit_code == 1
+    assert told in result.output
+    assert "Encoding" not in result.output
+    assert not (tmp_path / "elsewhere.npy").exists()
+
+
+def _asked(models: str, videos: Path, output: Path) -> Result:
+    arguments = ["insilico", "encode", models, str(videos), str(output), "--subject", "1"]
+    return CliRunner().invoke(main, arguments)
 
 
 @pytest.mark.usefixtures("files")

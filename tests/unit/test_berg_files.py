@@ -171,6 +171,16 @@ FAULTS: list[tuple[str, Callable[[Tree], None], str]] = [
         "has columns 2, where",
     ),
     ("metadata", _put((OUTSIDE / 2, np.arange(3)), "fmri", "rois", "rMT"), "and type float64"),
+    (
+        "metadata",
+        _put((OUTSIDE[:1], np.arange(1)), "fmri", "rois", "left V1"),
+        "are called 'left V1'",
+    ),
+    (
+        "metadata",
+        _put(dict.fromkeys(map(str, range(3000)), (OUTSIDE[:1], np.arange(1))), "fmri", "rois"),
+        "fmri rois are 3,000, at most 2,048",
+    ),
     ("metadata", _cut("encoding_models", "r2"), "encoding_models r2 is missing"),
     ("metadata", _put(lambda a: a[1:], "encoding_models", "correlation"), "length 499, where 500"),
 ]
@@ -201,6 +211,19 @@ def test_a_file_that_is_not_as_it_should_be(
     assert str(path) in str(raised.value)
     # Nothing is said of what only follows from it.
     assert str(raised.value).count(";") == told.count(";")
+
+
+def test_one_array_for_all_regions_is_not_copied_for_each(tmp_path: Path) -> None:
+    """Sixty times the same 20 MB are 20 MB in a pickle."""
+    places = np.zeros((600_000, 3), np.int64), np.zeros(600_000, np.int64)
+
+    def spoil(tree: Tree) -> None:
+        tree["fmri"]["rois"] = {f"region{number}": places for number in range(60)}
+
+    path = _spoilt(tmp_path, "metadata", spoil)
+    assert path.stat().st_size < 30e6
+    with pytest.raises(CorruptWeights, match="more than 16,777,216 places"):
+        _read(tmp_path, "metadata")
 
 
 def test_all_faults_of_a_file_are_told(tmp_path: Path) -> None:

@@ -219,3 +219,15 @@ def test_a_large_file_takes_no_memory(tmp_path: Path) -> None:
     code += f"assert found['a'].shape == ({size},) and found['b'] == 'after'\n"
     code += f"assert found['a'][{size} - 1] == 0"
     assert peak_of(code) < 2**27
+
+
+@pytest.mark.parametrize("name", ["|O", "<f8"])
+def test_a_shape_of_thousands_of_digits_is_refused(name: str, tmp_path: Path) -> None:
+    """Python does not even say such a number."""
+    shape = f"(0x{'f' * 8000},)"
+    text = f"{{'descr': '{name}', 'fortran_order': False, 'shape': {shape}}}".encode()
+    whole = np.empty((), object)
+    data = npy.magic(1, 0) + struct.pack("<H", len(text)) + text + pickle.dumps(whole, 4)
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(CorruptWeights, match="huge numbers"):
+        read_npy(tmp_path / "a.npy")

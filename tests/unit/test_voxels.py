@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from maskcube import InvalidOption, LabelNotFound
-from maskcube.insilico.brain import Brain, Region, Volume
+from maskcube.insilico.brain import MOST_REGIONS, Brain, Region, Volume
 from maskcube.insilico.errors import CorruptWeights
 from maskcube.insilico.voxels import RegionIndex, voxel_coordinates
 
@@ -151,7 +151,47 @@ def test_measures_say_their_units() -> None:
     assert coords["own"].attrs["units"] == "1"
 
 
-def test_a_region_with_the_name_of_a_coordinate_is_refused() -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hemisphere",
+        "i",
+        "roi",
+        "voxel",
+        "r2",
+        "left V1",
+        "a/b",
+        "../up",
+        "a\\b",
+        "",
+        "\n",
+        "V1\x1b",
+        "x" * 1000,
+        ".hidden",
+        "zarr.json",
+    ],
+)
+def test_a_name_that_no_coordinate_can_have_is_refused(name: str) -> None:
+    """One with a space would be two regions as soon as it was saved; a slash leads elsewhere."""
     region = Region(np.array([[0, 0, 0]]), np.array([0]))
-    with pytest.raises(CorruptWeights, match="'hemisphere'"):
-        voxel_coordinates(_brain(regions={"hemisphere": region}), np.arange(4))
+    values = np.arange(4, dtype="f4")
+    with pytest.raises(CorruptWeights, match="are called") as caught:
+        voxel_coordinates(_brain(regions={name: region}, measures={"r2": values}), np.arange(4))
+    assert len(str(caught.value)) < 500
+    if name != "r2":
+        with pytest.raises(CorruptWeights, match="are called"):
+            voxel_coordinates(_brain(measures={name: values}), np.arange(4))
+
+
+def test_names_of_other_atlases_are_names() -> None:
+    region = Region(np.array([[0, 0, 0]]), np.array([0]))
+    names = ["IPS1-2-3", "7AL", "ROI(left)", "Gehörrinde", "V1+V2", "L_V1:ROI"]
+    coords = voxel_coordinates(_brain(regions=dict.fromkeys(names, region)), np.arange(4))
+    assert set(names) < set(coords)
+
+
+def test_too_many_regions_are_refused_before_they_take_memory() -> None:
+    region = Region(np.array([[0, 0, 0]]), np.array([0]))
+    regions = {f"region{number}": region for number in range(MOST_REGIONS + 1)}
+    with pytest.raises(CorruptWeights, match="2,049 regions"):
+        voxel_coordinates(_brain(regions=regions), np.arange(4))

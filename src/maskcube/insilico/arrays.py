@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maskcube.codec import checksum
+from maskcube.errors import MaskcubeError
 from maskcube.folder import Folder
 from maskcube.insilico.errors import CorruptWeights
 from maskcube.insilico.weights import LazyArray
@@ -49,7 +50,25 @@ def lazy_array(objects: Objects, array: zarr.Array[Any]) -> LazyArray:
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if _is_plain(array) and chunk_bytes <= _MOST_CHUNK_BYTES:
         return ChunkedArray(objects, array.path, array.shape, array.chunks, array.dtype)
-    return array
+    return _ByZarr(objects.location, array)
+
+
+class _ByZarr:
+    """An array that zarr reads, in whatever encoding."""
+
+    def __init__(self, location: str, array: zarr.Array[Any]) -> None:
+        self._location, self._array = location, array
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:  # noqa: ANN401 - as numpy
+        try:
+            return np.asarray(self._array[key])
+        except MaskcubeError:
+            raise
+        except Exception as error:  # zarr and its codecs raise whatever they like
+            raise CorruptWeights(
+                f"{self._location}: {self._array.path} cannot be read: {error}"
+            ) from error
 
 
 def _is_plain(array: zarr.Array[Any]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.insilico.backbones import Pixels
-from maskcube.insilico.brain import MEASURES, Brain, Region, Volume
+from maskcube.insilico.brain import MEASURES, MOST_REGIONS, Brain, Region, Volume
 from maskcube.insilico.errors import CorruptWeights, ModelLoadError
 from maskcube.insilico.findings import Findings, names_in, present, there
 from maskcube.insilico.mapped import MappedArray
@@ -29,6 +29,8 @@ _SUBJECT = re.compile(r"weights_sub-([0-9]{2})\.npy")
 _OLD_FEATURES = 5_337_088
 _HEADER_BYTES = 348
 _MOST_VOXELS = 2**26
+_MOST_PLACES = 2**24
+"""Of all regions together."""
 _MOST_TOLD = 200
 
 
@@ -192,8 +194,10 @@ class BergFiles:
         tree.fits("fmri group_mask has shape", group.mask, group.mask.shape, mask, mask.shape)
         regions = dict(_regions(tree, mask))
         measures = dict(_measures(tree, n_voxels))
+        brain = Brain(voxels, group, regions, measures)
+        tree.faults += brain.faults
         tree.check()
-        return Brain(voxels, group, regions, measures)
+        return brain
 
 
 def _volume(tree: Findings, name: str) -> Volume:
@@ -237,6 +241,10 @@ def _regions(tree: Findings, mask: NDArray[np.bool_]) -> Iterator[tuple[str, Reg
     if not isinstance(found, dict):
         tree.faults.append(f"fmri rois is a {type(found).__name__}, and no dictionary")
         return
+    if len(found) > MOST_REGIONS:
+        tree.faults.append(f"fmri rois are {len(found):,}, at most {MOST_REGIONS:,} can be")
+        return
+    left = _MOST_PLACES
     for key, value in found.items():
         name = f"fmri rois {key!r}"[:_MOST_TOLD]
         if not isinstance(key, str) or not isinstance(value, tuple) or len(value) < 2:  # noqa: PLR2004
@@ -246,6 +254,11 @@ def _regions(tree: Findings, mask: NDArray[np.bool_]) -> Iterator[tuple[str, Reg
         flat = tree.checked(value[1], f"{name} [1]", n_dims=1, kinds="iu")
         tree.fits(f"{name} [1] has length", flat, len(flat), indices, len(indices))
         tree.fits(f"{name} [0] has columns", indices, indices.shape[1], None, 3)
+        # A pickle says one array many times at no cost; here each is a copy.
+        left -= len(indices) + len(flat)
+        if left < 0:
+            tree.faults.append(f"fmri rois have more than {_MOST_PLACES:,} places")
+            return
         places = indices.astype(np.int64)
         if indices.shape[1] == mask.ndim and mask.size:
             outside = np.count_nonzero(((places < 0) | (places >= mask.shape)).any(axis=1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MEASURES", "Brain", "Region", "Volume"]
+from maskcube.errors import listed
+
+__all__ = ["MEASURES", "MOST_REGIONS", "Brain", "Region", "Volume"]
 
 MEASURES = {
     "noiseceiling_task_train_n_1": "noise ceiling of one repeat of a training video",
@@ -21,6 +25,13 @@ MEASURES = {
     "explained_variance": "explained variance as a share of what the noise ceiling allows",
 }
 """What is said of each voxel, by BERG's names."""
+
+MOST_REGIONS = 2048
+"""Each is a bool for every voxel in the end."""
+
+_NAME = re.compile(r"\w[^\s/\\]{0,99}")
+_TAKEN = {*"ijkxyz", "hemisphere", "roi", "voxel", "stimulus", "zarr.json"}
+"""What else has a name beside those of regions and measures."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,23 @@ class Brain:
         """Where each voxel is in the volume: (voxel, 3) int64."""
         return np.argwhere(self.voxels.mask)
 
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with the names of regions and measures.
+
+        They are words of the coordinate ``roi``, coordinates themselves, and folders of a store.
+        """
+        if len(self.regions) > MOST_REGIONS:
+            return [f"there are {len(self.regions):,} regions, at most {MOST_REGIONS:,} can be"]
+        counts = Counter([*self.regions, *self.measures])
+        strange = [
+            str(name)[:100] for name, count in counts.items() if count > 1 or not _is_name(name)
+        ]
+        if not strange:
+            return []
+        told = f"regions or measures are called {listed(strange)}: each wants a name of its own, of"
+        return [f"{told} up to 100 characters, no spaces or slashes, which no other coordinate has"]
+
     @cached_property
     def _row_of(self) -> NDArray[np.int64]:
         """The row of each place of the volume, (i, j, k) int64; -1 where there is no voxel."""
@@ -106,3 +134,8 @@ class Brain:
         """
         found = self._row_of[tuple(self.regions[region].indices.T)]
         return np.unique(found[found >= 0])
+
+
+def _is_name(name: object) -> bool:
+    is_word = isinstance(name, str) and _NAME.fullmatch(name) is not None and name.isprintable()
+    return is_word and name not in _TAKEN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,9 +141,14 @@ def _mapped(path: Path) -> np.ndarray[Any, Any]:
     """Return what is in a .npy, of which nothing is read yet."""
     import numpy as np
 
+    if not path.is_file():
+        # A pipe would be waited for.
+        raise InvalidOption(f"{path} is no file")
     try:
-        found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        found = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # numpy's parser of headers raises whatever it likes
         raise InvalidOption(f"{path} cannot be read as a .npy of numbers: {error}") from error
     # A memory map is one of numpy's arrays; its own class adds nothing.
     return found.view(np.ndarray)
@@ -152,9 +158,12 @@ def _check_output(output: Path) -> None:
     from maskcube.paths import refuse_url
 
     refuse_url(output)
-    if not output.name.endswith(_SUFFIXES):
+    if not output.name.endswith(_SUFFIXES) or output.name in _SUFFIXES:
         raise InvalidOption(f"{output}: the name must end in {', '.join(_SUFFIXES)}")
-    if output.exists():
+    if not output.parent.is_dir():
+        raise InvalidOption(f"{output}: there is no folder {output.parent}")
+    # A link that leads nowhere would be followed.
+    if os.path.lexists(output):
         raise InvalidOption(f"{output} exists: delete it, or choose another name")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from maskcube.folder import Folder
 from maskcube.insilico.arrays import CRC_BYTES, encode_chunk
 from maskcube.insilico.brain import Brain
 from maskcube.insilico.catalog import MODEL_ID
+from maskcube.insilico.errors import CorruptWeights
 from maskcube.insilico.model_store import (
     ATTRIBUTE,
     FORMAT_VERSION,
@@ -35,10 +37,19 @@ from maskcube.objects import PLAN, WORK, Objects, StoreLike, get_at_most, open_o
 from maskcube.provenance import generator, now
 from maskcube.schema import ROOT
 
-__all__ = ["Draft", "new_model"]
+__all__ = ["Draft", "is_unused", "new_model"]
 
 _BLOCK_VOXELS = 1024
 _MOST_PLAN_BYTES = 2**24
+_ARRAYS = (
+    "mean|scale|components|coef|intercept|mask|group_mask|measures?|region(_size|_indices|_flat)?"
+)
+_OURS = re.compile(
+    rf"(subject-\d+/)?({_ARRAYS})/(zarr\.json|c(/\d+)*)|subject-\d+/zarr\.json|{WORK}/.*"
+)
+"""What a store of models consists of; whatever else is beside it is somebody's."""
+_UNFINISHED = re.compile(rf"{WORK}/[0-9a-f]{{32}}")
+"""What a write that was killed leaves."""
 
 
 class _Shaped(NamedTuple):
@@ -117,6 +128,8 @@ class Draft:
         self._backbone = backbone
         self._nodes: dict[str, Any] = {}
         self._subjects: list[int] = []
+        self._sealed: set[str] = set()
+        """What is complete, and read by others: nothing in it may change."""
         self.n_kept = 0
         """Chunks that were there already."""
 
@@ -136,12 +149,13 @@ class Draft:
         """Look at what is there, and clear what is ours and not wanted."""
         root = read_root(self.objects)
         work = get_at_most(self.objects, PLAN, _MOST_PLAN_BYTES)
-        if root is None and work is None and next(self.objects.keys(), None) is not None:
+        earlier = _parsed(work) if root is None else root.get("plan")
+        is_ours = root is not None or (isinstance(earlier, dict) and "insilico" in earlier)
+        if not is_ours and (work or not is_unused(self.objects)):
             raise StoreExists(
                 f"{self.location} is no store of encoding models, and is not replaced"
             )
-        earlier = _parsed(work) if root is None else root.get("plan")
-        if (root or work) and earlier != self._plan:
+        if is_ours and earlier != self._plan:
             if not overwrite:
                 raise StoreExists(
                     f"{self.location} is a model made of something else, or half of one;"
@@ -153,6 +167,7 @@ class Draft:
         elif root is not None:
             self._subjects = list(root["subjects"])
             self._nodes = _nodes_of(self.objects)
+            self._sealed = {"mean", "scale", "components", *map(group_of, self._subjects)}
         self._write(PLAN, json.dumps(self._plan).encode())
 
     def put_block(
@@ -232,14 +247,28 @@ class Draft:
             # Documents end in no checksum.
             (self._write if key.endswith(ROOT) else self._put)(key, data)
 
-    def _put(self, key: str, chunk: bytes) -> None:
-        """Write a chunk, unless an earlier run has: by its size and its own checksum."""
-        if self.objects.size(key) == len(chunk):
-            end = len(chunk) - CRC_BYTES
-            if self.objects.get(key, end, CRC_BYTES) == chunk[end:]:
+    def _put(self, key: str, data: bytes) -> None:
+        """Write an object, unless an earlier run has.
+
+        Raises
+        ------
+        StoreExists
+            When it would change what is complete: killed meanwhile, it would be of both.
+        """
+        size = self.objects.size(key)
+        if size == len(data):
+            # Only chunks end with a checksum.
+            end = 0 if key.endswith(ROOT) else len(data) - CRC_BYTES
+            if self.objects.get(key, end, len(data) - end) == data[end:]:
                 self.n_kept += 1
                 return
-        self._write(key, chunk)
+        part = key.partition("/")[0]
+        if size is not None and part in self._sealed:
+            raise StoreExists(
+                f"{self.location} has {part} already, made of something else; overwrite=True would"
+                " replace the store"
+            )
+        self._write(key, data)
 
     def _write(self, key: str, data: bytes) -> None:
         try:
@@ -256,10 +285,17 @@ class Draft:
             )
 
     def _discard(self) -> None:
-        """Delete a store of models, what makes it one first; killed here, the next run does so."""
-        self._write(PLAN, json.dumps({"discarding": self._plan}).encode())
+        """Delete a store of models, what makes it one first; what is not of it stays."""
+        # Killed meanwhile, the next run knows that it is ours, and goes on.
+        self._write(PLAN, json.dumps({"insilico": None, "discarding": self._plan}).encode())
         self.objects.delete(ROOT)
-        self.objects.delete(*(key for key in [*self.objects.keys()] if key != PLAN))
+        ours = [key for key in self.objects.keys() if _OURS.fullmatch(key)]  # noqa: SIM118 - no mapping
+        self.objects.delete(*(key for key in ours if key != PLAN))
+
+
+def is_unused(objects: Objects) -> bool:
+    """Whether nothing is there, but what a run that was killed at once has left."""
+    return all(_UNFINISHED.fullmatch(key) for key in objects.keys())  # noqa: SIM118 - no mapping
 
 
 def _block_keys(block: slice) -> tuple[str, str, str]:
@@ -277,4 +313,9 @@ def _parsed(plan: bytes | None) -> object:
 def _nodes_of(objects: Objects) -> dict[str, Any]:
     """Return the metadata of all groups and arrays of a complete store."""
     data = get_at_most(objects, ROOT, MOST_ROOT_BYTES) or b"{}"
-    return dict(json.loads(data)["consolidated_metadata"]["metadata"])
+    try:
+        return dict(json.loads(data)["consolidated_metadata"]["metadata"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptWeights(
+            f"{objects.location}: nothing can be added to it: it has no consolidated metadata"
+        ) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +85,7 @@ class EffectsArrays:
             compressors=_compressors(),
             fill_value=np.nan,
             dimension_names=EFFECT_DIMS,
-            attributes={**effects.attrs, "coordinates": " ".join(self.names[1:])},
+            attributes={**_as_json(effects.attrs), "coordinates": " ".join(self.names[1:])},
             # Also when all values equal the fill value: a missing chunk is a mask to do.
             config={"write_empty_chunks": True},
         )
@@ -159,6 +161,18 @@ def _plain(effects: xr.DataArray) -> xr.Dataset:
     # Texts of a fixed length are in no specification.
     texts = {name: each.astype(object) for name, each in found.variables.items() if _is_text(each)}
     return found.assign_coords(texts)
+
+
+def _as_json(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what a model says of itself as JSON has it; as a text where it has no such thing."""
+    found: dict[str, Any] = {}
+    for name, value in attributes.items():
+        plain = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+        try:
+            found[str(name)] = json.loads(json.dumps(plain, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            found[str(name)] = str(value)
+    return found
 
 
 def _is_text(variable: xr.Variable) -> bool:

@@ -122,6 +122,11 @@ def _attempt(faults: list[str], function: Callable[..., _T], *given: object) -> 
 
 
 def _opened(array: Any, name: str) -> Columns | Footage:  # noqa: ANN401 - of any library
+    if any(size != size for size in getattr(array, "shape", ())):  # noqa: PLR0124 - NaN
+        raise InvalidParameterError(
+            f"{name}: dask does not know yet how many there are; {name}.compute_chunk_sizes() finds"
+            " out"
+        )
     if name.endswith("responses"):
         return Columns(array, name, _RESPONSES)
     if len(getattr(array, "shape", ())) == _VIDEO_DIMS:
@@ -134,6 +139,10 @@ def _backbone(given: str | Path | Backbone, device: str) -> tuple[str, Callable[
     if callable(given):
         name = "pixels" if isinstance(given, Pixels) else _spoken(type(given).__name__)
         return name, lambda: given
+    if not isinstance(given, str | Path):
+        raise InvalidParameterError(
+            f"backbone={given!r}: give a name of {listed(BACKBONES)}, a path, or a callable"
+        )
     if isinstance(given, Path) or "/" in given or "." in given:
         return "s3d", backbone_of("s3d", device, given)
     if given not in BACKBONES:
@@ -223,6 +232,8 @@ def _brain_faults(brain: object, responses: Columns | None) -> list[str]:
         return []
     if not isinstance(brain, Brain):
         return [f"brain is a {type(brain).__name__}; give a maskcube.insilico.Brain, or none"]
+    if brain.faults:
+        return brain.faults
     if responses is not None and brain.n_voxels != responses.width:
         found = f"brain has {brain.n_voxels:,} voxels, responses are of {responses.width:,}"
         return [f"{found}: give those of its mask, in C order"]

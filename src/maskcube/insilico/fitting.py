@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from maskcube.errors import StoreExists
 from maskcube.insilico.backbones import Backbone
 from maskcube.insilico.brain import Brain
-from maskcube.insilico.draft import new_model
+from maskcube.insilico.draft import is_unused, new_model
 from maskcube.insilico.fit_inputs import Inputs
 from maskcube.insilico.fit_report import FitReport
 from maskcube.insilico.fit_run import FitRun
@@ -210,7 +210,7 @@ def _refuse_taken(store: StoreLike, storage_options: dict[str, Any] | None, subj
             f" store, with all of {root['subjects']}"
         )
     is_begun = root is not None or objects.size(PLAN) is not None
-    if not is_begun and next(objects.keys(), None) is not None:
+    if not is_begun and not is_unused(objects):
         raise StoreExists(f"{objects.location} is no store of encoding models, and is not replaced")
 
 

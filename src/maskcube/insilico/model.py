@@ -17,7 +17,7 @@ from maskcube.insilico.catalog import MODEL_ID
 from maskcube.insilico.errors import StimulusError
 from maskcube.insilico.metadata import metadata_of
 from maskcube.insilico.projection import Projection
-from maskcube.insilico.videos import check_videos
+from maskcube.insilico.videos import check_length, check_videos
 from maskcube.insilico.voxels import plain_coordinates, voxel_coordinates
 from maskcube.insilico.weights import Weights
 from maskcube.provenance import generator
@@ -211,10 +211,12 @@ class EncodingModel:
 
     def check(self, stimulus: Stimulus) -> None:
         """Raise `StimulusError` unless a shape and type are those of videos, features or scores."""
-        is_array = isinstance(getattr(stimulus, "dtype", None), np.dtype)
-        if not is_array or getattr(stimulus, "ndim", None) != _ROW_DIMS:
+        is_like = isinstance(getattr(stimulus, "dtype", None), np.dtype)
+        is_plain = is_like and not isinstance(stimulus, np.ma.MaskedArray)
+        if getattr(stimulus, "ndim", None) != _ROW_DIMS or not is_plain:
             check_videos(stimulus)
             return
+        check_length(stimulus)
         is_wide = stimulus.shape[1] in (self.n_features, self.n_components)
         if stimulus.dtype.kind != "f" or not is_wide:
             raise StimulusError(

@@ -23,12 +23,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcube.errors import StoreNotFound
+from maskcube.errors import MaskcubeError, StoreNotFound, listed
 from maskcube.insilico.arrays import lazy_array
 from maskcube.insilico.brain import Brain, Region, Volume
 from maskcube.insilico.errors import CorruptWeights, ModelLoadError
@@ -48,6 +49,8 @@ MOST_ROOT_BYTES = 2**25
 _MOST_FEATURES = 2**26
 _MOST_VOXELS = 2**22
 _MOST_COMPONENTS = 2**14
+_MOST_COEFFICIENTS = 2**30
+"""Of all voxels, which may all be asked for; pieces that are not there take no disk."""
 _MOST_BRAIN_BYTES = 2**28
 _BLOCKS_AHEAD = 4
 
@@ -106,7 +109,9 @@ class ModelStore:
         self.subjects: tuple[int, ...] = tuple(sorted(root["subjects"]))
         try:
             self._group = zarr.open_group(objects.zarr_store(), mode="r", zarr_format=3)
-        except (ValueError, TypeError, KeyError) as error:
+        except MaskcubeError:
+            raise
+        except Exception as error:  # zarr raises whatever it likes
             raise CorruptWeights(
                 f"{self.location}: its metadata cannot be read: {error}"
             ) from error
@@ -166,7 +171,7 @@ class ModelStore:
         group = group_of(subject_of(self, subject))
         coef = self._floats(f"{group}/coef", (_MOST_VOXELS, _MOST_COMPONENTS))
         n_components = self.components().components.shape[0]
-        if coef.shape[1] != n_components:
+        if coef.shape[1] != n_components or coef.shape[0] * n_components > _MOST_COEFFICIENTS:
             raise CorruptWeights(
                 f"{self.location}: {group}/coef is {coef.shape} for {n_components:,} components"
             )
@@ -196,11 +201,13 @@ class ModelStore:
                 for name in ("", "group_")
             ]
             regions = self._regions(path)
-            names = self._values(f"{path}/measure").tolist()
+            names = [str(name) for name in self._values(f"{path}/measure").tolist()]
             measures = dict(zip(names, self._values(f"{path}/measures"), strict=True))
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise CorruptWeights(f"{self.location}: {path} cannot be read: {error}") from error
         brain = Brain(volumes[0], volumes[1], regions, measures)
+        if brain.faults:
+            raise CorruptWeights(f"{self.location}: {path}: {listed(brain.faults)}")
         if brain.n_voxels != n_voxels or {len(each) for each in measures.values()} - {n_voxels}:
             raise CorruptWeights(
                 f"{self.location}: {path} has coefficients for {n_voxels:,} voxels, and a mask with"
@@ -228,7 +235,7 @@ class ModelStore:
         try:
             found = self._group[path].metadata.to_dict()
             return guarded_array(self._group.store, path, found)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise CorruptWeights(f"{self.location}: {path} cannot be read: {error}") from error
 
     def _floats(
@@ -248,9 +255,14 @@ class ModelStore:
     def _values(self, path: str) -> NDArray[Any]:
         """Return a small array, whole."""
         array = self._array(path)
-        if array.size * 8 > _MOST_BRAIN_BYTES:
+        if math.prod(array.shape) * 8 > _MOST_BRAIN_BYTES:
             raise CorruptWeights(f"{self.location}: {path} is {array.shape}, too large")
-        return np.asarray(array[...])
+        try:
+            return np.asarray(array[...])
+        except MaskcubeError:
+            raise
+        except Exception as error:  # zarr and its codecs raise whatever they like
+            raise CorruptWeights(f"{self.location}: {path} cannot be read: {error}") from error
 
 
 def _volume(mask: NDArray[Any], affine: Any, header: str | None) -> Volume:  # noqa: ANN401 - of JSON

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption, listed, missing
 from maskcube.insilico.voxels import DIM
@@ -17,6 +19,8 @@ __all__ = ["to_nifti"]
 
 _NEEDED = ("i", "j", "k")
 _MOST_AXES = 2
+_MOST_IMAGES = 2**15 - 1
+_MOST_VOXELS = 2**26
 
 
 def to_nifti(responses: xr.DataArray, *, fill: float = np.nan) -> nib.Nifti1Image:
@@ -72,10 +76,43 @@ def to_nifti(responses: xr.DataArray, *, fill: float = np.nan) -> nib.Nifti1Imag
         )
     others = [dim for dim in responses.dims if dim != DIM]
     values = responses.transpose(DIM, *others).to_numpy()
-    shape: tuple[Any, ...] = (*responses.attrs["volume_shape"], *values.shape[1:])
-    volume = np.full(shape, fill, np.float32)
-    volume[tuple(responses[name].to_numpy() for name in _NEEDED)] = values
-    affine = np.array(responses.attrs["affine"], float).reshape(4, 4)
+    size, affine = _space(responses)
+    if values.dtype.kind not in "fiub" or max(values.shape[1:], default=0) > _MOST_IMAGES:
+        raise InvalidOption(
+            f"responses {responses.shape} of {values.dtype}: an image has real numbers, and at most"
+            f" {_MOST_IMAGES:,} stimuli"
+        )
+    volume = np.full((*size, *values.shape[1:]), fill, np.float32)
+    volume[_places(responses, size)] = values
     image = nib.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
     return image
+
+
+def _space(responses: xr.DataArray) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Return shape and affine of the volume, which a file may have changed, or anybody."""
+    said: dict[str, Any] = responses.attrs
+    try:
+        size = tuple(int(each) for each in said["volume_shape"])
+        affine = np.array(said["affine"], float).reshape(4, 4)
+    except (ValueError, TypeError, OverflowError):
+        size, affine = (), np.empty((4, 4))
+    if len(size) != len(_NEEDED) or min(size) < 1 or math.prod(size) > _MOST_VOXELS:
+        raise InvalidOption(
+            "the attributes volume_shape and affine of responses are no volume: those of encode are"
+        )
+    return size, affine
+
+
+def _places(responses: xr.DataArray, size: tuple[int, ...]) -> tuple[NDArray[np.int64], ...]:
+    found = [np.asarray(responses[name].to_numpy()) for name in _NEEDED]
+    are_inside = all(
+        each.dtype.kind in "iuf" and ((each >= 0) & (each < limit) & (each == each // 1)).all()
+        for each, limit in zip(found, size, strict=True)
+    )
+    if not are_inside:
+        raise InvalidOption(
+            f"coordinates i, j and k of responses are no places in a volume of {size}: voxels that"
+            " are not there, as after .pad, have none: .isel(voxel=...) what is"
+        )
+    return tuple(each.astype(np.int64) for each in found)

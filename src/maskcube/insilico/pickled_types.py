@@ -141,7 +141,8 @@ def short(value: object) -> str:
     if isinstance(value, str | bytes):
         return repr(value[:60])
     if isinstance(value, tuple) and all(type(item) is int for item in value):
-        return repr(value[:8])
+        is_huge = any(abs(item) >= _MOST_BYTES for item in value[:8])
+        return "huge numbers" if is_huge else repr(value[:8])
     if value is None or isinstance(value, bool | float):
         return repr(value)
     if isinstance(value, int):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maskcube.insilico.errors import CorruptWeights, ModelLoadError
 from maskcube.insilico.opcodes import Machine
-from maskcube.insilico.pickled_types import PickleFault, Source, dtype_of
+from maskcube.insilico.pickled_types import PickleFault, Source, dtype_of, short
 from maskcube.insilico.stand_ins import Blob, filled
 
 __all__ = ["read_npy"]
@@ -137,5 +137,5 @@ def _unpickled(file: mmap.mmap, start: int) -> object:
 def _single(tree: object, shape: tuple[Any, ...]) -> Any:  # noqa: ANN401 - whatever was saved
     """Return what is in an array of objects, if that is one object."""
     if not isinstance(tree, np.ndarray) or tree.dtype != object or tree.shape != shape:
-        raise PickleFault(f"its header promises an array of objects of shape {str(shape)[:60]}")
+        raise PickleFault(f"its header promises an array of objects of shape {short(shape)}")
     return tree if shape else tree.item()

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from maskcube.errors import InvalidOption
+from maskcube.errors import InvalidOption, listed
 from maskcube.insilico.model import EncodingModel, Stimulus
 from maskcube.insilico.voxels import DIM
 
@@ -77,6 +77,7 @@ def encode(
     True
     """
     along, labels, given = _stimuli(videos)
+    _check_names({along, *labels}, model)
     if chunks is None and not hasattr(given, "dask"):
         values: Any = model.encode(given, show_progress=progress)
     else:
@@ -113,25 +114,45 @@ def _stimuli(videos: Stimulus | xr.DataArray) -> tuple[Hashable, dict[Hashable, 
     return along, labels, videos.data
 
 
+class _InPlace:
+    """An array of numpy that dask reads block by block: it would make a copy of all of it."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+        self._array = array
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:  # noqa: ANN401 - as numpy
+        found: NDArray[Any] = self._array[key]
+        return found
+
+
+def _check_names(names: set[Hashable], model: EncodingModel) -> None:
+    """Raise where something of the videos is called as something of the voxels."""
+    twice = names & {DIM, *model.coords}
+    if twice:
+        raise InvalidOption(
+            f"{listed(sorted(map(str, twice)))} would be of the videos and of the voxels:"
+            " videos.rename(...), or .drop_vars(...)"
+        )
+
+
 def _lazy(model: EncodingModel, videos: Any, chunks: int | None) -> Any:  # noqa: ANN401 - dask is imported late
     """Return an array of dask, each block of which encodes some stimuli."""
     import dask.array as da
 
     if chunks is not None and (type(chunks) is not int or chunks < 1):
         raise InvalidOption(f"chunks={chunks!r} is no number of stimuli: give for example 64")
-    if hasattr(videos, "shape") and hasattr(videos, "dtype"):
-        # Of the same shape and type, in no memory: no value is looked at.
-        model.check(np.broadcast_to(np.empty((), videos.dtype), videos.shape))
-    else:
-        model.check(videos)
+    # Looks at no value.
+    model.check(videos)
     # All of a stimulus goes into one block.
     rest = [-1] * (videos.ndim - 1)
     if isinstance(videos, da.Array):
         blocks = videos.rechunk((videos.chunks[0] if chunks is None else chunks, *rest))
     else:
         # Without a name dask would read all values to make one of them.
+        given = _InPlace(videos) if isinstance(videos, np.ndarray) else videos
         meta = np.empty(0, videos.dtype)
-        blocks = da.from_array(videos, (chunks, *rest), name=False, meta=meta)
+        blocks = da.from_array(given, (chunks, *rest), name=False, meta=meta)
     return blocks.map_blocks(
         _encoded,
         model=model,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskcube.insilico.errors import StimulusError
 
-__all__ = ["N_FRAMES", "check_videos", "frames_of"]
+__all__ = ["N_FRAMES", "check_length", "check_videos", "frames_of"]
 
 N_FRAMES = 14
 """Frames that a model sees of a video."""
@@ -75,10 +75,20 @@ def check_videos(stimulus: object) -> Any:  # noqa: ANN401 - numpy's, or like it
     is_like = isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")
     if not is_like or isinstance(array, np.generic | np.ma.MaskedArray):
         raise _refused([_type_fault(array)])
+    check_length(array)
     faults = _dtype_faults(array.dtype) + _shape_faults(tuple(array.shape))
     if faults:
         raise _refused(faults)
     return array
+
+
+def check_length(array: Any) -> None:  # noqa: ANN401 - numpy's, or like it
+    """Raise `StimulusError` unless an array knows how long it is: dask's may not."""
+    if any(size != size for size in array.shape):  # noqa: PLR0124 - NaN
+        raise StimulusError(
+            f"stimulus has the shape {tuple(array.shape)}: dask does not know yet how many there"
+            " are; stimulus.compute_chunk_sizes() finds out"
+        )
 
 
 def frames_of(videos: NDArray[Any]) -> NDArray[np.uint8]:

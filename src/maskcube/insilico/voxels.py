@@ -246,15 +246,17 @@ def voxel_coordinates(brain: Brain, rows: NDArray[np.integer]) -> xr.Coordinates
         ``i``, ``j``, ``k``: place in the volume. ``x``, ``y``, ``z``: MNI152, in mm.
         ``hemisphere``: "left", "right", or "" on the midline. ``roi``, with its index, and a bool
         for each region. BERG's measures by its names. Each says its units.
+
+    Raises
+    ------
+    CorruptWeights
+        When regions or measures have names that cannot be those of coordinates.
     """
+    for fault in brain.faults:
+        raise CorruptWeights(fault)
     places = brain.indices[rows]
     found = _places(places, brain.voxels.affine)
     membership = {name: np.isin(rows, brain.rows(name)) for name in brain.regions}
-    taken = {*found, _ROI, DIM, *brain.measures} & set(membership)
-    if taken:
-        raise CorruptWeights(
-            f"regions are called {listed(sorted(map(str, taken)))}, as other coordinates are"
-        )
     index = RegionIndex.of(membership, len(rows))
     for name, inside in membership.items():
         found[name] = Variable(DIM, inside, {"long_name": f"in region of interest {name}"})
