@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.errors import listed
-from maskcube.insilico.errors import InvalidParameterError
-from maskcube.insilico.features import S3DFeatures
+from maskcube.insilico.errors import InvalidParameterError, ModelLoadError
+from maskcube.insilico.features import S3DFeatures, no_weights
 from maskcube.insilico.videos import N_FRAMES
 
 __all__ = ["BACKBONES", "Backbone", "Pixels", "backbone_of"]
@@ -74,13 +74,28 @@ def backbone_of(
     Raises
     ------
     InvalidParameterError
-        When there is no such device.
+        When there is no such device, or a file is given to what is not read from one.
+    ModelLoadError
+        When there is no such file.
     """
     if not _DEVICE.fullmatch(str(device)):
         raise InvalidParameterError(f"device={device!r}: give 'auto', 'cpu' or 'cuda'")
     if not isinstance(path, str | os.PathLike | None):
         raise InvalidParameterError(f"backbone={path!r}: give a path, or what makes features")
+    if path is not None:
+        _check_path(name, path)
     return partial(_made, name, path, device)
+
+
+def _check_path(name: str, path: str | Path) -> None:
+    """Refuse what would be ignored, or found missing after all videos were made ready."""
+    if name in _MADE_BY and name != "s3d":
+        raise InvalidParameterError(
+            f"backbone={str(path)!r}: the model was made with the backbone {name!r}, which has no"
+            " file: leave it out"
+        )
+    if name == "s3d" and not Path(path).is_file():
+        raise ModelLoadError(no_weights(path))
 
 
 def _made(name: str, path: str | Path | None, device: str) -> Backbone:

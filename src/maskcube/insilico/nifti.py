@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["to_nifti"]
 
-_NEEDED = ("i", "j", "k")
+_PLACES = ("i", "j", "k")
+_VOLUME = ("volume_shape", "affine")
 _MOST_AXES = 2
 
 
@@ -57,22 +58,40 @@ def to_nifti(responses: xr.DataArray, *, fill: float = np.nan) -> nib.Nifti1Imag
         import nibabel as nib
     except ImportError as error:
         raise missing("nibabel", "berg", "to_nifti") from error
-    if DIM not in getattr(responses, "dims", ()):
-        raise InvalidOption("to_nifti takes a DataArray along 'voxel', as encode gives it")
-    lacking = [name for name in _NEEDED if name not in responses.coords]
-    lacking += [name for name in ("volume_shape", "affine") if name not in responses.attrs]
-    if lacking or responses.ndim > _MOST_AXES:
-        raise InvalidOption(
-            f"responses with dimensions {responses.dims} lack {listed(lacking)}: give (stimulus,"
-            " voxel) or (voxel,) with the coordinates and attributes of encode; arithmetic keeps"
-            " attributes with xarray.set_options(keep_attrs=True)"
-        )
+    said = _checked(responses)
     others = [dim for dim in responses.dims if dim != DIM]
     values = responses.transpose(DIM, *others).to_numpy()
-    shape: tuple[Any, ...] = (*responses.attrs["volume_shape"], *values.shape[1:])
+    shape: tuple[Any, ...] = (*said["volume_shape"], *values.shape[1:])
     volume = np.full(shape, fill, np.float32)
-    volume[tuple(responses[name].to_numpy() for name in _NEEDED)] = values
-    affine = np.array(responses.attrs["affine"], float).reshape(4, 4)
+    volume[tuple(responses[name].to_numpy() for name in _PLACES)] = values
+    affine = np.array(said["affine"], float).reshape(4, 4)
     image = nib.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
     return image
+
+
+def _checked(responses: xr.DataArray) -> dict[str, Any]:
+    """Return what is said of the volume; raises `InvalidOption` where responses have no place."""
+    if not isinstance(responses, xr.DataArray):
+        raise InvalidOption(
+            f"to_nifti takes a DataArray along {DIM!r}, as encode gives it, and this is a"
+            f" {type(responses).__name__}"
+        )
+    if DIM not in responses.dims or responses.ndim > _MOST_AXES:
+        raise InvalidOption(
+            f"responses have the dimensions {responses.dims}: give one along {DIM!r}, (stimulus,"
+            f" {DIM}) or ({DIM},); select from the others, or take their mean"
+        )
+    lacking = [name for name in _PLACES if name not in responses.coords]
+    if lacking:
+        raise InvalidOption(
+            f"responses have no coordinates {listed(lacking)}, and so their voxels have no place:"
+            " encode gives them, where the model has a brain; fit(..., brain=) makes one that has"
+        )
+    said = {**responses[_PLACES[0]].attrs, **responses.attrs}
+    if not set(_VOLUME) <= set(said):
+        raise InvalidOption(
+            f"responses and their coordinate {_PLACES[0]!r} lack the attributes"
+            f" {listed(_VOLUME)}, as encode gives them where the model's files have an affine"
+        )
+    return said

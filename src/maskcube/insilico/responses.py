@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from maskcube.errors import InvalidOption
-from maskcube.insilico.model import EncodingModel, Stimulus
+from maskcube.insilico.model import EncodingModel, Stimulus, check_model
 from maskcube.insilico.voxels import DIM
 
 __all__ = ["encode"]
@@ -51,6 +51,8 @@ def encode(
 
     Raises
     ------
+    InvalidParameterError
+        When `model` is none.
     StimulusError
         When these are no such videos.
     InvalidOption
@@ -68,6 +70,7 @@ def encode(
     >>> bool(responses.sel(roi="lV1v").hemisphere.isin(["left"]).all())
     True
     """
+    check_model(model)
     along, labels, given = _stimuli(videos)
     if chunks is None and not hasattr(given, "dask"):
         values: Any = model.encode(given, show_progress=show_progress)

@@ -21,7 +21,7 @@ _N_COMPONENTS = 20
 
 
 def sample_model(store: str | Path, *, n_subjects: int = 1, overwrite: bool = False) -> str:
-    """Write a store of small, made-up models: 20 components, a brain of some 500 voxels.
+    """Write a store of small, made-up models: 20 components, a brain of some 800 voxels.
 
     Its backbone sees an 8 x 8 grid of colours, and needs no torch. The numbers mean nothing.
 
