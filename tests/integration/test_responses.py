@@ -288,3 +288,10 @@ def test_the_models_are_no_model(models: str, videos: NDArray[Any]) -> None:
         InvalidParameterError, match="model is a BERG; give what get_encoding_model"
     ):
         encode(berg, videos)
+
+
+@pytest.mark.parametrize("n_subjects", [0, -1, 1.5, True])
+def test_a_sample_has_subjects(n_subjects: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="n_subjects="):
+        sample_model(tmp_path / "models.zarr", n_subjects=n_subjects)
+    assert not (tmp_path / "models.zarr").exists()
