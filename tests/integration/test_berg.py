@@ -24,6 +24,7 @@ from maskcube.insilico import (
     ValidationError,
     convert,
 )
+from maskcube.insilico.backbones import backbone_of
 
 MODEL = "fmri-bmd-s3d"
 N_VOXELS = 500
@@ -226,7 +227,7 @@ def test_a_number_of_numpy_is_a_subject(berg: BERG) -> None:
         ({"voxels": np.ones((N_VOXELS, 2))}, r"voxels is \(500, 2\)"),
         ({"voxels": np.zeros(N_VOXELS)}, "chooses none"),
         ({"voxels": np.full(N_VOXELS, 2)}, "voxels has 2, 2"),
-        ({"voxels": np.full(N_VOXELS, np.nan)}, "voxels has nan"),
+        ({"voxels": np.full(N_VOXELS, np.nan)}, r"voxels has nan, .* \(500 in all\)"),
         ({"voxels": np.full(N_VOXELS, 0.5)}, "voxels has 0.5"),
         ({"voxels": ["1"] * N_VOXELS}, "voxels has '1'"),
         ({"voxels": 1}, r"voxels is \(\)"),
@@ -376,3 +377,21 @@ def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
     (tmp_path / "other" / "file.txt").touch()
     with pytest.raises(ModelLoadError, match="neither BERG's folder nor a store"):
         BERG(tmp_path / "other")
+
+
+def test_a_file_of_s3d_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"no weights of S3D at '.*none\.pth'"):
+        backbone_of("s3d", path=tmp_path / "none.pth")
+    (tmp_path / "s3d.pth").touch()
+    assert callable(backbone_of("s3d", path=tmp_path / "s3d.pth"))
+
+
+def test_a_file_for_a_model_that_wants_none_is_told(berg: BERG) -> None:
+    with pytest.raises(InvalidParameterError, match="backbone 'pixels', which has no file"):
+        berg.get_encoding_model(MODEL, subject=1, backbone="s3d-d76dad2f.pth")
+
+
+@pytest.mark.parametrize("subject", ["1", 1.0, True, [1, 2]])
+def test_what_is_no_number_of_a_subject_is_told(berg: BERG, subject: Any) -> None:
+    with pytest.raises(InvalidParameterError, match=r"no number of one subject: .* has"):
+        berg.get_encoding_model(MODEL, subject=subject)

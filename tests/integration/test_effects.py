@@ -22,7 +22,14 @@ from responders import Answers, expected, masks_of, pictures_of
 
 import maskcube
 from maskcube.errors import CorruptMask, InvalidOption, LabelNotFound
-from maskcube.insilico import BERG, StimulusError, object_effects, sample_model, to_nifti
+from maskcube.insilico import (
+    BERG,
+    InvalidParameterError,
+    StimulusError,
+    object_effects,
+    sample_model,
+    to_nifti,
+)
 from maskcube.insilico.backbones import Pixels
 
 SIZE = (24, 20)
@@ -450,3 +457,11 @@ def test_a_linear_model_of_pixels(masks: xr.DataArray, images: dict[str, Any]) -
     )
     for each in found:
         np.testing.assert_allclose(each, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_the_models_are_no_model(masks: xr.DataArray, tmp_path: Path) -> None:
+    berg: Any = BERG(sample_model(tmp_path / "models.zarr"))
+    with pytest.raises(
+        InvalidParameterError, match="model is a BERG; give what get_encoding_model"
+    ):
+        object_effects(dict.fromkeys(["unseen"]), masks[:0], berg)

@@ -16,11 +16,12 @@ import xarray as xr
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from maskcube import InvalidOption
+from maskcube import InvalidOption, LabelNotFound
 from maskcube.cli import main
 from maskcube.insilico import (
     BERG,
     EncodingModel,
+    InvalidParameterError,
     RegionIndex,
     StimulusError,
     encode,
@@ -144,8 +145,13 @@ def test_what_is_left_of_responses_goes_back_too(
     region = encode(model, videos, chunks=3).sel(roi=["lV1v", "rV1v"])
     image = np.asarray(to_nifti(region[0], fill=0).dataobj)
     assert np.count_nonzero(image) == region.sizes["voxel"]
-    ceiling = region.noiseceiling_task_test_n_1.assign_attrs(region.attrs)
-    assert to_nifti(ceiling).ndim == 3
+    ceiling = to_nifti(region.noiseceiling_task_test_n_1, fill=0)
+    assert ceiling.ndim == 3
+    assert np.asarray(ceiling.dataobj).sum() == pytest.approx(
+        float(region.noiseceiling_task_test_n_1.sum())
+    )
+    np.testing.assert_array_equal(ceiling.affine, to_nifti(region).affine)
+    assert to_nifti((region[0] - region[1]).drop_attrs(deep=False)).ndim == 3
     transposed = to_nifti(region.T)
     np.testing.assert_array_equal(transposed.dataobj, to_nifti(region).dataobj)
 
@@ -160,12 +166,14 @@ def test_what_has_no_voxels_is_no_image(given: Any) -> None:
 
 def test_what_has_lost_its_place_is_told(model: EncodingModel, videos: NDArray[Any]) -> None:
     responses = encode(model, videos)
-    with pytest.raises(InvalidOption, match="'i'"):
+    with pytest.raises(InvalidOption, match=r"no coordinates 'i', .* brain="):
         to_nifti(responses.drop_vars("i"))
     with pytest.raises(InvalidOption, match="'affine'"):
         to_nifti(responses.drop_attrs())
     with pytest.raises(InvalidOption, match="dimensions"):
         to_nifti(responses.expand_dims("repeat"))
+    with pytest.raises(InvalidOption, match=r"along 'voxel'.* take their mean"):
+        to_nifti(responses.mean("voxel"))
 
 
 @pytest.fixture
@@ -317,6 +325,8 @@ def test_the_command_says_what_is_wrong(models: str) -> None:
     assert "[1, 2]" in _refused(*arguments, "o.npy", "--subject", "5")
     told = _refused("encode", models, "videos.txt", "o.npy", "--subject", "1")
     assert "cannot be read as a .npy" in told
+    assert "pickle" not in told
+    assert "no folder no" in _refused(*arguments, str(Path("no", "o.npy")), "--subject", "1")
     Path("o.npy").touch()
     assert "exists" in _refused(*arguments, "o.npy", "--subject", "1")
     assert "no encoding model" in _refused("info", "nothing.zarr")
@@ -341,3 +351,49 @@ def test_the_command_converts(tmp_path: Path) -> None:
     assert "[1, 4]" in _refused("convert", str(folder.root), place, "--subject", "3")
     other = write_berg_folder(tmp_path / "other", seed=3)
     assert "--overwrite would replace it" in _refused("convert", str(other.root), place)
+
+
+def test_regions_are_told_in_the_order_of_the_model(
+    model: EncodingModel, videos: NDArray[Any]
+) -> None:
+    responses = encode(model, videos)
+    index = responses.xindexes["roi"]
+    assert isinstance(index, RegionIndex)
+    assert index.regions[:4] == ("lV1v", "rV1v", "lV1d", "rV1d")
+    with pytest.raises(LabelNotFound, match="there are 'lV1v', 'rV1v', 'lV1d'"):
+        responses.sel(roi="?")
+    with pytest.raises(LabelNotFound, match="'lV1v', 'rV1v', 'lV1d' or 'rV1d'"):
+        responses.sel(roi="V1")
+
+
+@pytest.mark.usefixtures("files")
+def test_what_an_image_needs_is_asked_for_before_anything_is_encoded(
+    models: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskcube.insilico.commands.find_spec", lambda _: None)
+    told = _refused("encode", models, "videos.npy", "out.nii.gz", "--subject", "1")
+    assert "out.nii.gz needs nibabel" in told
+    assert "Encoding" not in told
+
+
+@pytest.mark.parametrize("given", [None, np.zeros(3), "fmri-bmd-s3d"])
+def test_what_is_no_model_is_told(given: Any, models: str, videos: NDArray[Any]) -> None:
+    with pytest.raises(InvalidParameterError, match="model is a"):
+        encode(given, videos)
+    with pytest.raises(InvalidParameterError, match="get_encoding_model"):
+        BERG(models).encode(given, videos)
+
+
+def test_the_models_are_no_model(models: str, videos: NDArray[Any]) -> None:
+    berg: Any = BERG(models)
+    with pytest.raises(
+        InvalidParameterError, match="model is a BERG; give what get_encoding_model"
+    ):
+        encode(berg, videos)
+
+
+@pytest.mark.parametrize("n_subjects", [0, -1, 1.5, True])
+def test_a_sample_has_subjects(n_subjects: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="n_subjects="):
+        sample_model(tmp_path / "models.zarr", n_subjects=n_subjects)
+    assert not (tmp_path / "models.zarr").exists()

@@ -43,8 +43,8 @@ def test_arrays_like_those_of_numpy_are_taken() -> None:
 @pytest.mark.parametrize(
     ("stimulus", "advice"),
     [
-        ([np.zeros((20, 3, 8, 8), np.uint8)], "builtins.list: np.stack(stimulus)"),
-        ("a.mp4", "builtins.str"),
+        ([np.zeros((20, 3, 8, 8), np.uint8)], "this is a list: np.stack(stimulus)"),
+        ("a.mp4", "this is a str: no files are read here"),
         (None, "NoneType"),
         (np.uint8(3), "numpy.uint8"),
         (np.ma.masked_equal(np.zeros(GOOD, np.uint8), 0), "stimulus.filled(0)"),
@@ -85,7 +85,10 @@ def test_what_are_no_whole_numbers_is_refused(dtype: str, advice: str) -> None:
         ((2, 20, 1, 8, 8), "1 channels in (2, 20, 1, 8, 8), not red, green and blue: grey"),
         ((2, 20, 4, 8, 8), "with opacity? stimulus[:, :, :3]"),
         ((2, 20, 5, 8, 8), "5 channels"),
-        ((2, 13, 3, 8, 8), "13 frames, at least 14 are wanted: repeat the last one 1 times"),
+        (
+            (2, 13, 3, 8, 8),
+            "13 frames, at least 14 are wanted: repeat the last one until there are 14",
+        ),
         ((2, 0, 3, 8, 8), "0 frames"),
         ((2, 20, 3, 8, 9), "8 high and 9 wide"),
         ((2, 20, 3, 0, 0), "no pixels"),

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.errors import listed
-from maskcube.insilico.errors import InvalidParameterError
-from maskcube.insilico.features import S3DFeatures, check_device
+from maskcube.insilico.errors import InvalidParameterError, ModelLoadError
+from maskcube.insilico.features import S3DFeatures, check_device, no_weights
 from maskcube.insilico.videos import N_FRAMES, frames_of
 
 __all__ = ["BACKBONES", "Backbone", "Pixels", "backbone_of", "features_of"]
@@ -77,11 +77,15 @@ def backbone_of(
     Raises
     ------
     InvalidParameterError
-        When there is no such device.
+        When there is no such device, or a file is given to what is not read from one.
+    ModelLoadError
+        When there is no such file.
     """
     check_device(device)
     if not isinstance(path, str | os.PathLike | None):
         raise InvalidParameterError(f"backbone={path!r}: give a path, or what makes features")
+    if path is not None:
+        _check_path(name, path)
     return partial(_made, name, path, device)
 
 
@@ -121,6 +125,17 @@ def features_of(
                 " features of each are wanted: give as backbone= what makes as many"
             )
         yield at, made
+
+
+def _check_path(name: str, path: str | Path) -> None:
+    """Refuse what would be ignored, or found missing after all videos were made ready."""
+    if name in _MADE_BY and name != "s3d":
+        raise InvalidParameterError(
+            f"backbone={str(path)!r}: the model was made with the backbone {name!r}, which has no"
+            " file: leave it out"
+        )
+    if name == "s3d" and not Path(path).is_file():
+        raise ModelLoadError(no_weights(path))
 
 
 def _made(name: str, path: str | Path | None, device: str) -> Backbone:

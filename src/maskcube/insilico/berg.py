@@ -16,7 +16,7 @@ from maskcube.insilico.berg_files import MODEL_FOLDER, BergFiles
 from maskcube.insilico.catalog import CATALOG, MODEL_ID, check_model_id, description, hint
 from maskcube.insilico.errors import InvalidParameterError, ValidationError
 from maskcube.insilico.metadata import metadata_of
-from maskcube.insilico.model import EncodingModel, Stimulus
+from maskcube.insilico.model import EncodingModel, Stimulus, check_model
 from maskcube.insilico.model_store import ModelStore
 from maskcube.insilico.weights import Weights, subject_of
 from maskcube.layout import memory_bytes
@@ -135,7 +135,8 @@ class BERG:
         InvalidOption
             When `memory` is no number of bytes.
         ModelLoadError
-            When files are missing, or not what they should be (`CorruptWeights`).
+            When files are missing, or not what they should be (`CorruptWeights`). Of S3D's file
+            only whether it is there; it is read with the first videos.
         """
         check_model_id(model_id)
         number = subject_of(self._weights, subject)
@@ -168,11 +169,14 @@ class BERG:
 
         Raises
         ------
+        InvalidParameterError
+            When `model` is none.
         StimulusError
             When these are no such videos.
         ModelLoadError, InvalidParameterError, ResourceError, MissingDependency
             As `EncodingModel.encode`.
         """
+        check_model(model)
         responses = model.encode(stimulus, show_progress=show_progress)
         return (responses, model.get_metadata()) if return_metadata else responses
 
@@ -261,7 +265,7 @@ def _rows_of_voxels(chosen: object, n_voxels: int, subject: int) -> NDArray[np.i
     is_number = values.dtype.kind in "biuf"
     strange = values[(values != 0) & (values != 1)] if is_number else values
     if len(strange):
-        found = listed(strange[:9].tolist())
+        found = listed(strange.tolist())
         raise ValidationError(f"voxels has {found}: give 0 and 1, or bool")
     rows = np.flatnonzero(values)
     if not len(rows):

@@ -69,6 +69,13 @@ class Volume:
     affine: NDArray[np.float64]
     header: bytes | None = None
 
+    @property
+    def attributes(self) -> dict[str, list[int] | list[float]]:
+        """What arrays say of the volume of their voxels; nothing where the affine is not known."""
+        if not np.isfinite(self.affine).all():
+            return {}
+        return {"volume_shape": list(self.mask.shape), "affine": self.affine.ravel().tolist()}
+
 
 @dataclass(frozen=True)
 class Brain:

@@ -13,6 +13,8 @@ __all__ = ["CATALOG", "MODEL_ID", "REGIONS", "SUBJECTS", "check_model_id", "desc
 
 MODEL_ID = "fmri-bmd-s3d"
 
+_MOST_NEAR = 6
+
 CATALOG = {"fMRI": ["BOLD Moments Dataset (BMD) (MNI152 volume space)"]}
 """Training datasets by modality, as BERG lists them."""
 
@@ -67,13 +69,20 @@ def hint(asked: object, names: Iterable[str]) -> str:
     Examples
     --------
     >>> hint("lV1V", REGIONS)
-    "; did you mean 'lV1v' or 'rV1v'?"
+    "; did you mean 'lV1v'?"
+    >>> hint("V1", REGIONS)
+    "; did you mean 'lV1v', 'rV1v', 'lV1d' or 'rV1d'?"
     """
     spellings = list(names)
     folded = {name.casefold(): name for name in reversed(spellings)}
-    near = difflib.get_close_matches(str(asked).casefold(), folded, n=2)
+    wanted = str(asked).casefold()
+    # All parts of an area, as it is known without its side: none is nearer than the others.
+    near = [name for name in reversed(folded) if len(wanted) > 1 and wanted in name]
+    if not 0 < len(near) <= _MOST_NEAR:
+        near = difflib.get_close_matches(wanted, folded, n=2)
     if near:
-        return f"; did you mean {' or '.join(repr(folded[name]) for name in near)}?"
+        *others, last = (repr(folded[name]) for name in near)
+        return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
     return f"; there are {listed(spellings, limit=60)}"
 
 

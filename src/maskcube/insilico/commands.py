@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from maskcube.errors import InvalidOption
+from maskcube.errors import InvalidOption, missing
 from maskcube.insilico.catalog import MODEL_ID
 from maskcube.options import as_json, print_report, quiet, reach, resumable
 
@@ -149,7 +150,11 @@ def _mapped(path: Path) -> np.ndarray[Any, Any]:
     except OSError:
         raise
     except Exception as error:  # numpy's parser of headers raises whatever it likes
-        raise InvalidOption(f"{path} cannot be read as a .npy of numbers: {error}") from error
+        # numpy's words advise to unpickle it.
+        raise InvalidOption(
+            f"{path} cannot be read as a .npy of numbers, as np.save writes it of an array that"
+            " holds no Python objects"
+        ) from error
     # A memory map is one of numpy's arrays; its own class adds nothing.
     return found.view(np.ndarray)
 
@@ -160,8 +165,10 @@ def _check_output(output: Path) -> None:
     refuse_url(output)
     if not output.name.endswith(_SUFFIXES) or output.name in _SUFFIXES:
         raise InvalidOption(f"{output}: the name must end in {', '.join(_SUFFIXES)}")
-    if not output.parent.is_dir():
-        raise InvalidOption(f"{output}: there is no folder {output.parent}")
+    if not output.absolute().parent.is_dir():
+        raise InvalidOption(f"{output}: there is no folder {output.parent}: make it first")
+    if output.name.endswith((".nii.gz", ".nii")) and find_spec("nibabel") is None:
+        raise missing("nibabel", "berg", output.name)
     # A link that leads nowhere would be followed.
     if os.path.lexists(output):
         raise InvalidOption(f"{output} exists: delete it, or choose another name")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption
-from maskcube.insilico.model import EncodingModel
+from maskcube.insilico.model import EncodingModel, check_model
 from maskcube.insilico.responses import turn_of
 from maskcube.insilico.stills import as_videos
 from maskcube.insilico.voxels import DIM
@@ -48,7 +48,7 @@ class Encoder:
 
     Raises
     ------
-    InvalidOption
+    InvalidOption, InvalidParameterError
         When it is no model.
     StimulusError
         When it is one of BERG's, and takes no videos of that shape.
@@ -57,6 +57,9 @@ class Encoder:
     def __init__(self, model: Encodes, n_frames: int, size: tuple[int, int]) -> None:
         if not callable(getattr(model, "encode", None)):
             raise InvalidOption(f"model is a {type(model).__name__}, which has no encode(stimulus)")
+        if hasattr(model, "get_encoding_model"):
+            # `BERG` has an encode too, which wants a model.
+            check_model(model)
         self.model = model
         self.n_frames = check_count("n_frames", n_frames)
         self._turn = turn_of(model)

@@ -23,7 +23,7 @@ from maskcube.insilico.errors import (
 )
 from maskcube.insilico.s3d import N_FEATURES, S3D, SIDE, TAPS, state_faults
 
-__all__ = ["S3DFeatures", "check_device"]
+__all__ = ["S3DFeatures", "check_device", "no_weights"]
 
 _FILE = "s3d-d76dad2f.pth"
 _RESIZED = 256
@@ -172,15 +172,19 @@ def _default_path() -> Path:
     return Path(_torch().hub.get_dir()) / "checkpoints" / _FILE
 
 
+def no_weights(path: str | os.PathLike[str]) -> str:
+    """Return what is said where S3D's file is missing: what it is, and who gets it."""
+    return (
+        f"no weights of S3D at {str(path)!r}: torchvision's S3D_Weights.KINETICS400_V1 is wanted, a"
+        f" file called {_FILE!r}. torchvision.models.video.s3d(weights='KINETICS400_V1') puts it"
+        " where it is looked for by default; nothing is downloaded here"
+    )
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     """Return the tensors in a file, by their names."""
     if not path.is_file():
-        raise ModelLoadError(
-            f"no weights of S3D at {str(path)!r}: torchvision's S3D_Weights.KINETICS400_V1 is"
-            f" wanted, a file called {_FILE!r}. torchvision.models.video.s3d(weights="
-            "'KINETICS400_V1') puts it where it is looked for by default; nothing is downloaded"
-            " here"
-        )
+        raise ModelLoadError(no_weights(path))
     torch = _torch()
     try:
         _check_archive(path)

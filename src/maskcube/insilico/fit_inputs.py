@@ -13,7 +13,7 @@ from maskcube.errors import MaskcubeError, listed
 from maskcube.insilico.backbones import BACKBONES, Backbone, Pixels, backbone_of
 from maskcube.insilico.brain import Brain
 from maskcube.insilico.columns import Columns
-from maskcube.insilico.errors import InvalidParameterError
+from maskcube.insilico.errors import InvalidParameterError, ModelLoadError
 from maskcube.insilico.footage import Footage
 
 __all__ = ["Inputs", "refuse"]
@@ -116,6 +116,9 @@ def _attempt(faults: list[str], function: Callable[..., _T], *given: object) -> 
     """Return what a function does; None if it raises, which is a fault then."""
     try:
         return function(*given)
+    except ModelLoadError:
+        # A file that is missing is no fault of what was given beside it.
+        raise
     except MaskcubeError as error:
         faults.append(str(error))
         return None

@@ -108,6 +108,8 @@ def fit(
         When something given does not fit: says everything that does not.
     StimulusError
         When a video has values outside of 0..255.
+    ModelLoadError
+        When the file of S3D's weights is not there.
     InvalidOption
         When `memory` is no number of bytes, or too little.
     StoreExists

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from maskcube.insilico.backbones import Backbone, features_of
 from maskcube.insilico.brain import Brain, Volume
 from maskcube.insilico.catalog import MODEL_ID
-from maskcube.insilico.errors import StimulusError
+from maskcube.insilico.errors import InvalidParameterError, StimulusError
 from maskcube.insilico.metadata import metadata_of
 from maskcube.insilico.projection import Projection
 from maskcube.insilico.videos import check_length, check_videos
@@ -22,7 +22,7 @@ from maskcube.insilico.voxels import plain_coordinates, voxel_coordinates
 from maskcube.insilico.weights import Weights
 from maskcube.provenance import generator
 
-__all__ = ["EncodingModel", "Stimulus"]
+__all__ = ["EncodingModel", "Stimulus", "check_model"]
 
 Stimulus = Any
 """Anything like an array of numpy: dask's, zarr's, a memory map."""
@@ -128,10 +128,7 @@ class EncodingModel:
             "generator": generator(),
         }
         volume = self.volume
-        if volume is not None and np.isfinite(volume.affine).all():
-            said["volume_shape"] = list(volume.mask.shape)
-            said["affine"] = volume.affine.ravel().tolist()
-        return said
+        return said if volume is None else said | volume.attributes
 
     def get_metadata(self) -> dict[str, Any]:
         """Return what is known of all voxels of the subject: see `metadata_of`."""
@@ -262,6 +259,14 @@ class EncodingModel:
             f"EncodingModel({MODEL_ID!r}, subject={self.subject}, {self.n_voxels:,} voxels,"
             f" {self.n_components:,} components of {self.n_features:,} features,"
             f" from {self.weights.location})"
+        )
+
+
+def check_model(model: object) -> None:
+    """Raise `InvalidParameterError` unless this is an `EncodingModel`."""
+    if not isinstance(model, EncodingModel):
+        raise InvalidParameterError(
+            f"model is a {type(model).__name__}; give what get_encoding_model of BERG returns"
         )
 
 

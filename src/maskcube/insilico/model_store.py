@@ -132,10 +132,14 @@ class ModelStore:
         if root is not None:
             return cls(objects, root)
         if next(objects.keys(), None) is None:
-            raise StoreNotFound(f"there is no encoding model at {objects.location}")
+            raise StoreNotFound(
+                f"there is no encoding model at {objects.location}, which is empty or not there:"
+                " give BERG's folder, which holds encoding_models, or a store of convert or fit"
+            )
         raise ModelLoadError(
-            f"{objects.location} is neither BERG's folder nor a store of encoding models; a store"
-            " whose conversion was interrupted is finished by the same command"
+            f"{objects.location} is neither BERG's folder nor a store of encoding models: give the"
+            " folder that holds encoding_models; a store whose conversion was interrupted is"
+            " finished by the same command"
         )
 
     def __reduce__(self) -> tuple[type[ModelStore], tuple[Objects, dict[str, Any]]]:

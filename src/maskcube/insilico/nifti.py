@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["to_nifti"]
 
-_NEEDED = ("i", "j", "k")
+_PLACES = ("i", "j", "k")
+_VOLUME = ("volume_shape", "affine")
 _MOST_AXES = 2
 _MOST_IMAGES = 2**15 - 1
 _MOST_VOXELS = 2**26
@@ -61,22 +62,10 @@ def to_nifti(responses: xr.DataArray, *, fill: float = np.nan) -> nib.Nifti1Imag
         import nibabel as nib
     except ImportError as error:
         raise missing("nibabel", "berg", "to_nifti") from error
-    if DIM not in getattr(responses, "dims", ()):
-        raise InvalidOption("to_nifti takes a DataArray along 'voxel', as encode gives it")
-    lacking = [name for name in _NEEDED if name not in responses.coords]
-    lacking += [name for name in ("volume_shape", "affine") if name not in responses.attrs]
-    if lacking:
-        raise InvalidOption(
-            f"responses lack {listed(lacking)}: give them with the coordinates and attributes of"
-            " encode; arithmetic keeps attributes with xarray.set_options(keep_attrs=True)"
-        )
-    if responses.ndim > _MOST_AXES:
-        raise InvalidOption(
-            f"responses have the dimensions {responses.dims}: give (stimulus, voxel) or (voxel,)"
-        )
+    said = _checked(responses)
     others = [dim for dim in responses.dims if dim != DIM]
     values = responses.transpose(DIM, *others).to_numpy()
-    size, affine = _space(responses)
+    size, affine = _space(said)
     if values.dtype.kind not in "fiub" or max(values.shape[1:], default=0) > _MOST_IMAGES:
         raise InvalidOption(
             f"responses {responses.shape} of {values.dtype}: an image has real numbers, and at most"
@@ -89,15 +78,14 @@ def to_nifti(responses: xr.DataArray, *, fill: float = np.nan) -> nib.Nifti1Imag
     return image
 
 
-def _space(responses: xr.DataArray) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+def _space(said: dict[str, Any]) -> tuple[tuple[int, ...], NDArray[np.float64]]:
     """Return shape and affine of the volume, which a file may have changed, or anybody."""
-    said: dict[str, Any] = responses.attrs
     try:
         size = tuple(int(each) for each in said["volume_shape"])
         affine = np.array(said["affine"], float).reshape(4, 4)
     except (ValueError, TypeError, OverflowError):
         size, affine = (), np.empty((4, 4))
-    if len(size) != len(_NEEDED) or min(size) < 1 or math.prod(size) > _MOST_VOXELS:
+    if len(size) != len(_PLACES) or min(size) < 1 or math.prod(size) > _MOST_VOXELS:
         raise InvalidOption(
             "the attributes volume_shape and affine of responses are no volume: those of encode are"
         )
@@ -105,7 +93,7 @@ def _space(responses: xr.DataArray) -> tuple[tuple[int, ...], NDArray[np.float64
 
 
 def _places(responses: xr.DataArray, size: tuple[int, ...]) -> tuple[NDArray[np.int64], ...]:
-    found = [np.asarray(responses[name].to_numpy()) for name in _NEEDED]
+    found = [np.asarray(responses[name].to_numpy()) for name in _PLACES]
     are_inside = all(
         each.dtype.kind in "iuf" and ((each >= 0) & (each < limit) & (each == each // 1)).all()
         for each, limit in zip(found, size, strict=True)
@@ -116,3 +104,30 @@ def _places(responses: xr.DataArray, size: tuple[int, ...]) -> tuple[NDArray[np.
             " are not there, as after .pad, have none: .isel(voxel=...) what is"
         )
     return tuple(each.astype(np.int64) for each in found)
+
+
+def _checked(responses: xr.DataArray) -> dict[str, Any]:
+    """Return what is said of the volume; raises `InvalidOption` where responses have no place."""
+    if not isinstance(responses, xr.DataArray):
+        raise InvalidOption(
+            f"to_nifti takes a DataArray along {DIM!r}, as encode gives it, and this is a"
+            f" {type(responses).__name__}"
+        )
+    if DIM not in responses.dims or responses.ndim > _MOST_AXES:
+        raise InvalidOption(
+            f"responses have the dimensions {responses.dims}: give one along {DIM!r}, (stimulus,"
+            f" {DIM}) or ({DIM},); select from the others, or take their mean"
+        )
+    lacking = [name for name in _PLACES if name not in responses.coords]
+    if lacking:
+        raise InvalidOption(
+            f"responses have no coordinates {listed(lacking)}, and so their voxels have no place:"
+            " encode gives them, where the model has a brain; fit(..., brain=) makes one that has"
+        )
+    said = {**responses[_PLACES[0]].attrs, **responses.attrs}
+    if not set(_VOLUME) <= set(said):
+        raise InvalidOption(
+            f"responses and their coordinate {_PLACES[0]!r} lack the attributes"
+            f" {listed(_VOLUME)}, as encode gives them where the model's files have an affine"
+        )
+    return said

@@ -86,7 +86,8 @@ class Pictures:
         if faults:
             more = f"\n  - ... ({len(faults):,} in all)" if len(faults) > _MOST_FAULTS else ""
             lines = "".join(f"\n  - {fault}" for fault in faults[:_MOST_FAULTS])
-            raise StimulusError(f"{len(faults):,} images cannot be shown:{lines}{more}")
+            count = "1 image" if len(faults) == 1 else f"{len(faults):,} images"
+            raise StimulusError(f"{count} cannot be shown:{lines}{more}")
 
     def __getitem__(self, name: str) -> NDArray[np.uint8]:
         """Return an image, (y, x, 3) uint8.

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from maskcube.errors import InvalidOption, listed
-from maskcube.insilico.model import EncodingModel, Stimulus
+from maskcube.insilico.model import EncodingModel, Stimulus, check_model
 from maskcube.insilico.voxels import DIM
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def encode(
 
     Raises
     ------
+    InvalidParameterError
+        When `model` is none.
     StimulusError
         When these are no such videos.
     InvalidOption
@@ -76,6 +78,7 @@ def encode(
     >>> bool(responses.sel(roi="lV1v").hemisphere.isin(["left"]).all())
     True
     """
+    check_model(model)
     along, labels, given = _stimuli(videos)
     _check_names({along, *labels}, model)
     if chunks is None and not hasattr(given, "dask"):

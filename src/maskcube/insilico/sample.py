@@ -11,6 +11,7 @@ from maskcube.insilico.backbones import Pixels
 from maskcube.insilico.brain import MEASURES, Brain, Region, Volume
 from maskcube.insilico.catalog import REGIONS
 from maskcube.insilico.draft import new_model
+from maskcube.insilico.errors import InvalidParameterError
 from maskcube.insilico.weights import Regression
 
 __all__ = ["sample_model"]
@@ -21,7 +22,7 @@ _N_COMPONENTS = 20
 
 
 def sample_model(store: str | Path, *, n_subjects: int = 1, overwrite: bool = False) -> str:
-    """Write a store of small, made-up models: 20 components, a brain of some 500 voxels.
+    """Write a store of small, made-up models: 20 components, a brain of some 800 voxels.
 
     Its backbone sees an 8 x 8 grid of colours, and needs no torch. The numbers mean nothing.
 
@@ -43,6 +44,8 @@ def sample_model(store: str | Path, *, n_subjects: int = 1, overwrite: bool = Fa
     ------
     StoreExists
         When something is there.
+    InvalidParameterError
+        When `n_subjects` is no number of at least 1.
 
     Examples
     --------
@@ -50,6 +53,8 @@ def sample_model(store: str | Path, *, n_subjects: int = 1, overwrite: bool = Fa
     >>> BERG(sample_model("models.zarr", n_subjects=2))
     BERG('...models.zarr', subjects: [1, 2])
     """
+    if type(n_subjects) is not int or n_subjects < 1:
+        raise InvalidParameterError(f"n_subjects={n_subjects!r}: give a number of at least 1")
     n_features = Pixels.n_features
     plan = {"sample": 1, "n_subjects": n_subjects}
     shape = (_N_COMPONENTS, n_features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,7 +70,7 @@ def check_videos(stimulus: object) -> Any:  # noqa: ANN401 - numpy's, or like it
     maskcube.insilico.errors.StimulusError: these are no videos (video, frame, 3, height, width):
       - their values are float64: whole numbers are wanted: ...
       - they are (2, 10, 64, 64, 3), colours last: np.moveaxis(stimulus, -1, 2)
-      - they have 10 frames, at least 14 are wanted: repeat the last one 4 times, ...
+      - they have 10 frames, at least 14 are wanted: repeat the last one until there are 14, ...
     """
     array: Any = stimulus
     is_like = isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")
@@ -146,9 +147,12 @@ def _type_fault(stimulus: object) -> str:
         advice = "stimulus.cpu().numpy()"
     elif callable(getattr(stimulus, "to_numpy", None)):
         advice = "stimulus.to_numpy()"
+    elif isinstance(stimulus, str | bytes | os.PathLike):
+        advice = "no files are read here: read its frames, or np.load it, first"
     else:
         advice = "np.asarray(stimulus)"
-    return f"a numpy array is wanted, and this is a {kind.__module__}.{kind.__qualname__}: {advice}"
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    return f"a numpy array is wanted, and this is a {name}: {advice}"
 
 
 def _dtype_faults(dtype: np.dtype[Any]) -> list[str]:
@@ -165,7 +169,7 @@ def _shape_faults(shape: tuple[int, ...]) -> list[str]:
     (frames, channels, height, width), faults = _arranged(shape)
     if frames < N_FRAMES:
         advice = (
-            f"repeat the last one {N_FRAMES - frames} times, np.concatenate([stimulus,"
+            f"repeat the last one until there are {N_FRAMES}, np.concatenate([stimulus,"
             f" np.repeat(stimulus[:, -1:], {N_FRAMES - frames}, axis=1)], axis=1)"
         )
         faults.append(

@@ -13,8 +13,8 @@ from xarray.core.indexing import IndexSelResult
 from xarray.indexes import Index
 
 from maskcube.errors import InvalidOption, LabelNotFound, listed
-from maskcube.insilico.brain import MEASURES, Brain
-from maskcube.insilico.catalog import hint
+from maskcube.insilico.brain import MEASURES, Brain, Volume
+from maskcube.insilico.catalog import REGIONS, hint
 from maskcube.insilico.errors import CorruptWeights
 
 __all__ = ["DIM", "RegionIndex", "plain_coordinates", "voxel_coordinates"]
@@ -22,6 +22,8 @@ __all__ = ["DIM", "RegionIndex", "plain_coordinates", "voxel_coordinates"]
 DIM = "voxel"
 
 _ROI = "roi"
+
+_ORDER = {name: place for place, name in enumerate(REGIONS)}
 
 _UNITS = {"correlation": "1", "r2": "1", "explained_variance": "1 (1 is at the noise ceiling)"}
 
@@ -125,9 +127,10 @@ class RegionIndex(Index):
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The names of all regions that a voxel is in."""
+        """The names of all regions that a voxel is in: BERG's in its order, then others."""
         there = np.unique(self.codes)
-        return tuple(dict.fromkeys(name for code in there for name in self.groups[code]))
+        names = dict.fromkeys(name for code in there for name in self.groups[code])
+        return tuple(sorted(names, key=lambda name: _ORDER.get(name, len(_ORDER))))
 
     def create_variables(
         self, variables: Mapping[Any, Variable] | None = None
@@ -243,9 +246,10 @@ def voxel_coordinates(brain: Brain, rows: NDArray[np.integer]) -> xr.Coordinates
     Returns
     -------
     xarray.Coordinates
-        ``i``, ``j``, ``k``: place in the volume. ``x``, ``y``, ``z``: MNI152, in mm.
-        ``hemisphere``: "left", "right", or "" on the midline. ``roi``, with its index, and a bool
-        for each region. BERG's measures by its names. Each says its units.
+        ``i``, ``j``, ``k``: place in the volume, whose shape and affine are attributes of each, so
+        that all that lies along ``voxel`` can be put back into it. ``x``, ``y``, ``z``: MNI152, in
+        mm. ``hemisphere``: "left", "right", or "" on the midline. ``roi``, with its index, and a
+        bool for each region. BERG's measures by its names. Each says its units.
 
     Raises
     ------
@@ -255,7 +259,7 @@ def voxel_coordinates(brain: Brain, rows: NDArray[np.integer]) -> xr.Coordinates
     for fault in brain.faults:
         raise CorruptWeights(fault)
     places = brain.indices[rows]
-    found = _places(places, brain.voxels.affine)
+    found = _places(places, brain.voxels)
     membership = {name: np.isin(rows, brain.rows(name)) for name in brain.regions}
     index = RegionIndex.of(membership, len(rows))
     for name, inside in membership.items():
@@ -273,15 +277,16 @@ def plain_coordinates(rows: NDArray[np.integer]) -> xr.Coordinates:
     return xr.Coordinates({DIM: rows})
 
 
-def _places(places: NDArray[np.int64], affine: NDArray[np.float64]) -> dict[Hashable, Variable]:
+def _places(places: NDArray[np.int64], volume: Volume) -> dict[Hashable, Variable]:
+    affine = volume.affine
     in_mm = places @ affine[:3, :3].T + affine[:3, 3]
     found: dict[Hashable, Variable] = {}
     for axis, name in enumerate("ijk"):
-        attrs = {"long_name": f"index along axis {axis} of the volume"}
+        attrs = {"long_name": f"index along axis {axis} of the volume", **volume.attributes}
         found[name] = Variable(DIM, places[:, axis].astype(np.int32), attrs)
     for axis, name in enumerate("xyz"):
-        attrs = {"long_name": f"MNI152 {name}", "units": "mm"}
-        found[name] = Variable(DIM, in_mm[:, axis], attrs)
+        said = {"long_name": f"MNI152 {name}", "units": "mm"}
+        found[name] = Variable(DIM, in_mm[:, axis], said)
     sides = np.array(["left", "", "right"], object)
     # MNI152 is RAS: x grows to the right. Where there is no affine, no side is known.
     side = np.sign(np.nan_to_num(in_mm[:, 0])).astype(int) + 1

@@ -88,4 +88,6 @@ def subject_of(weights: Weights, subject: object) -> int:
     there = f"{weights.location} has {list(weights.subjects)}"
     if subject is None:
         raise InvalidParameterError(f"subject= is missing: {there}")
+    if not is_number:
+        raise InvalidParameterError(f"subject={subject!r} is no number of one subject: {there}")
     raise InvalidParameterError(f"subject={subject!r} is no subject here: {there}")
