@@ -12,7 +12,7 @@ import pytest
 from berg_folder import MEASURES, PARTLY_OUTSIDE, REGIONS, BergFolder, write_berg_folder
 from numpy.typing import NDArray
 
-from maskcube import MaskcubeError
+from maskcube import InvalidOption, MaskcubeError
 from maskcube.insilico import (
     BERG,
     BERGError,
@@ -239,6 +239,12 @@ def test_a_bad_selection_is_told(berg: BERG, selection: Any, told: str) -> None:
         berg.get_encoding_model(MODEL, subject=1, selection=selection)
     is_value = isinstance(selection, dict) and set(selection) <= {"roi", "voxels"}
     assert isinstance(caught.value, ValidationError) == is_value
+
+
+@pytest.mark.parametrize("memory", [0, -1, "0", "-1GiB", "much", None])
+def test_a_bad_memory_is_told(berg: BERG, memory: Any) -> None:
+    with pytest.raises(InvalidOption, match="memory="):
+        berg.get_encoding_model(MODEL, subject=1, memory=memory)
 
 
 @pytest.mark.parametrize("device", ["banana", "gpu", "cuda:x", None, 0, ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,3 +196,13 @@ def test_too_many_regions_are_refused_before_they_take_memory() -> None:
     regions = {f"region{number}": region for number in range(MOST_REGIONS + 1)}
     with pytest.raises(CorruptWeights, match="2,049 regions"):
         voxel_coordinates(_brain(regions=regions), np.arange(4))
+
+
+@pytest.mark.parametrize(
+    ("places", "flat"),
+    [([[0, 0, 2]], [0]), ([[-1, 0, 0]], [0]), ([[0, 0, 0]], [0, 1]), ([[0, 0]], [0]), ([0], [0])],
+)
+def test_a_region_that_is_nowhere_is_told(places: list[Any], flat: list[int]) -> None:
+    region = Region(np.array(places), np.array(flat))
+    with pytest.raises(CorruptWeights, match="'V1' has places that are not"):
+        voxel_coordinates(_brain(regions={"V1": region}), np.arange(4))

@@ -142,9 +142,10 @@ class BERG:
         number = subject_of(self._weights, subject)
         rows = _rows(self._weights, number, selection)
         made = _backbone(self._weights.backbone, backbone, device)
-        return EncodingModel(
-            self._weights, number, rows, made, cache=cache, memory=memory_bytes(memory)
-        )
+        room = memory_bytes(memory)
+        if room < 1:
+            raise InvalidParameterError(f"memory={memory!r} is no room: say for example '1GiB'")
+        return EncodingModel(self._weights, number, rows, made, cache=cache, memory=room)
 
     def encode(
         self,
