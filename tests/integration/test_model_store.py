@@ -256,6 +256,24 @@ def test_subjects_are_added_and_the_rest_stays(
     assert {key for key in after if after[key] != before[key]} <= {"zarr.json"}
 
 
+def test_words_of_another_zarr_are_no_other_model(folder: BergFolder, tmp_path: Path) -> None:
+    place = tmp_path / "models.zarr"
+    convert(folder.root, place, subject=1, progress=False)
+    root = json.loads((place / "zarr.json").read_text())
+    for document in root["consolidated_metadata"]["metadata"].values():
+        document["storage_transformers"] = []
+        document.pop("node_type")
+    (place / "zarr.json").write_text(json.dumps(root))
+    for path in place.rglob("*/zarr.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    assert convert(folder.root, place, progress=False).subjects == (1, 2)
+    group = zarr.open_group(place / "subject-01")
+    group.attrs["affine"] = np.eye(4).tolist()
+    zarr.consolidate_metadata(place)
+    with pytest.raises(StoreExists, match="has subject-01 already"):
+        convert(folder.root, place, subject=1, progress=False)
+
+
 @pytest.mark.parametrize("subject", [3, [1, 3], "1", [], True, 1.5])
 def test_a_subject_that_there_is_not_is_refused(
     folder: BergFolder, tmp_path: Path, subject: Any

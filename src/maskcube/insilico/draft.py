@@ -48,6 +48,7 @@ _OURS = re.compile(
     rf"(subject-\d+/)?({_ARRAYS})/(zarr\.json|c(/\d+)*)|subject-\d+/zarr\.json|{WORK}/.*"
 )
 """What a store of models consists of; whatever else is beside it is somebody's."""
+_SAID_OF_ARRAYS = ("shape", "data_type", "attributes")
 _UNFINISHED = re.compile(rf"{WORK}/[0-9a-f]{{32}}")
 """What a write that was killed leaves."""
 
@@ -242,10 +243,14 @@ class Draft:
     def _take(self, nodes: Nodes) -> None:
         """Write what was made in memory."""
         documents, objects = nodes.made()
-        self._nodes |= documents
+        for path, document in documents.items():
+            # Another version of zarr says the same in other words.
+            earlier = self._nodes.setdefault(path, document)
+            if any(earlier.get(field) != document.get(field) for field in _SAID_OF_ARRAYS):
+                raise self._sealed_part(path)
         for key, data in objects.items():
-            # Documents end in no checksum.
-            (self._write if key.endswith(ROOT) else self._put)(key, data)
+            if not (key.endswith(f"/{ROOT}") and _part(key) in self._sealed):
+                self._put(key, data)
 
     def _put(self, key: str, data: bytes) -> None:
         """Write an object, unless an earlier run has.
@@ -262,13 +267,15 @@ class Draft:
             if self.objects.get(key, end, len(data) - end) == data[end:]:
                 self.n_kept += 1
                 return
-        part = key.partition("/")[0]
-        if size is not None and part in self._sealed:
-            raise StoreExists(
-                f"{self.location} has {part} already, made of something else; overwrite=True would"
-                " replace the store"
-            )
+        if size is not None and _part(key) in self._sealed:
+            raise self._sealed_part(key)
         self._write(key, data)
+
+    def _sealed_part(self, key: str) -> StoreExists:
+        return StoreExists(
+            f"{self.location} has {_part(key)} already, made of something else; overwrite=True"
+            " would replace the store"
+        )
 
     def _write(self, key: str, data: bytes) -> None:
         try:
@@ -296,6 +303,11 @@ class Draft:
 def is_unused(objects: Objects) -> bool:
     """Whether nothing is there, but what a run that was killed at once has left."""
     return all(_UNFINISHED.fullmatch(key) for key in objects.keys())  # noqa: SIM118 - no mapping
+
+
+def _part(key: str) -> str:
+    """Return what an object is a part of: a subject, or an array of all."""
+    return key.partition("/")[0]
 
 
 def _block_keys(block: slice) -> tuple[str, str, str]:
