@@ -195,7 +195,8 @@ class BergFiles:
         regions = dict(_regions(tree, mask))
         measures = dict(_measures(tree, n_voxels))
         brain = Brain(voxels, group, regions, measures)
-        tree.faults += brain.faults
+        # Where regions lie was looked at when they were read.
+        tree.faults += brain.faults_of_names
         tree.check()
         return brain
 

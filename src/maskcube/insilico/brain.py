@@ -106,9 +106,19 @@ class Brain:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with regions, and with the names of regions and measures.
+        """What is wrong with regions: with their names, or with where they lie."""
+        return self.faults_of_names or [
+            f"region {name!r} has places that are not (n, 3) in the volume"
+            f" {self.voxels.mask.shape}, or more or fewer flat indices than places"
+            for name, region in self.regions.items()
+            if not _lies_in(region, self.voxels.mask.shape)
+        ]
 
-        Names are words of the coordinate ``roi``, coordinates themselves, and folders of a store.
+    @property
+    def faults_of_names(self) -> list[str]:
+        """What is wrong with the names of regions and measures.
+
+        They are words of the coordinate ``roi``, and coordinates themselves.
         """
         if len(self.regions) > MOST_REGIONS:
             return [f"there are {len(self.regions):,} regions, at most {MOST_REGIONS:,} can be"]
@@ -117,12 +127,7 @@ class Brain:
             str(name)[:100] for name, count in counts.items() if count > 1 or not _is_name(name)
         ]
         if not strange:
-            return [
-                f"region {name!r} has places that are not (n, 3) in the volume"
-                f" {self.voxels.mask.shape}, or more or fewer flat indices than places"
-                for name, region in self.regions.items()
-                if not _lies_in(region, self.voxels.mask.shape)
-            ]
+            return []
         told = f"regions or measures are called {listed(strange)}: each wants a name of its own, of"
         return [f"{told} up to 100 characters, no spaces or slashes, which no other coordinate has"]
 
