@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -106,11 +107,15 @@ def measure(work: Path, repetitions: int = 3) -> list[Record]:
     The answers of all are compared with those of the first.
     """
     runs: dict[str, list[Record]] = {peer: [] for peer in PEERS}
+    # What pytest finds by its settings, another process finds by this.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     for _ in range(repetitions):
         for peer in PEERS:
             command = [sys.executable, "-m", "benchmarks.encoding", "--peer", peer]
             command += ["--work", str(work)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+            )
             runs[peer].append(json.loads(done.stdout.splitlines()[-1]))
     expected = np.array(runs[next(iter(PEERS))][0]["answers"])
     return [
