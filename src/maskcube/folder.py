@@ -50,12 +50,9 @@ class Folder(PlainObjects):
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Return an object, or a range of it."""
-        try:
-            descriptor = self._open(key)
-        except (FileNotFoundError, NotADirectoryError):
+        descriptor = self._open_if_there(key)
+        if descriptor is None:
             return None
-        except OSError as error:
-            raise unreadable(self.location, key, error) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -73,12 +70,9 @@ class Folder(PlainObjects):
         For large objects: new memory for a copy takes twice as long as reading. A file that is cut
         short meanwhile ends the process; maskcube replaces files, and never changes one.
         """
-        try:
-            descriptor = self._open(key)
-        except (FileNotFoundError, NotADirectoryError):
+        descriptor = self._open_if_there(key)
+        if descriptor is None:
             return None
-        except OSError as error:
-            raise unreadable(self.location, key, error) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -92,6 +86,14 @@ class Folder(PlainObjects):
             raise unreadable(self.location, key, error) from error
         finally:
             os.close(descriptor)
+
+    def _open_if_there(self, key: str) -> int | None:
+        try:
+            return self._open(key)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise unreadable(self.location, key, error) from error
 
     def _open(self, key: str) -> int:
         # Making a Path takes as long as reading.

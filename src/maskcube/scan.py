@@ -156,6 +156,15 @@ def check_masks(masks: object) -> None:
         raise InvalidOption(f"masks are {DIMS}, not {masks.dims}: {advice}")
 
 
+def check_dtype(masks: xr.DataArray, wanted: str) -> None:
+    """Raise `InvalidOption` unless pixels are uint8 or bool; `wanted` says by whom."""
+    if masks.dtype not in (np.uint8, np.bool_):
+        raise InvalidOption(
+            f"masks have dtype {masks.dtype}; {wanted} uint8 or bool: .astype('uint8'), and"
+            " .where(..., 0) instead of .where(...)"
+        )
+
+
 def _checked_boundaries(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
     if mask.max(initial=0) > 1:
         raise InvalidOption(

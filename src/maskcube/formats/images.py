@@ -16,7 +16,7 @@ from maskcube.errors import InvalidOption, listed
 from maskcube.formats.record import integer_of, number_of, records_of, text_of
 from maskcube.layout import DIMS, worker_count
 from maskcube.progress import mask_bar
-from maskcube.scan import check_masks, stored_rows
+from maskcube.scan import check_dtype, check_masks, stored_rows
 from maskcube.schema import COORDINATES
 
 __all__ = ["ImageMasks", "MaskImages"]
@@ -106,11 +106,7 @@ class MaskImages:
 
     def __init__(self, masks: xr.DataArray) -> None:
         check_masks(masks)
-        if masks.dtype not in (np.uint8, np.bool_):
-            raise InvalidOption(
-                f"masks have dtype {masks.dtype}; an export takes uint8 or bool:"
-                " .astype('uint8'), and .where(..., 0) instead of .where(...)"
-            )
+        check_dtype(masks, "an export takes")
         self._masks = masks
         self._stored = stored_rows(masks)
         self.shape = masks.sizes[DIMS[1]], masks.sizes[DIMS[2]]

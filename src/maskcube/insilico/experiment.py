@@ -17,7 +17,7 @@ from maskcube.insilico.encoder import Encoder
 from maskcube.insilico.pictures import Pictures
 from maskcube.insilico.stills import INTACT, Stills
 from maskcube.layout import DIMS
-from maskcube.scan import check_masks, stored_rows
+from maskcube.scan import check_dtype, check_masks, stored_rows
 
 __all__ = ["Experiment", "ObjectMasks"]
 
@@ -50,11 +50,7 @@ class ObjectMasks:
 
     def __init__(self, masks: xr.DataArray) -> None:
         check_masks(masks)
-        if masks.dtype not in (np.uint8, np.bool_):
-            raise InvalidOption(
-                f"masks have dtype {masks.dtype}; objects are of uint8 or bool: .astype('uint8'),"
-                " and .where(..., 0) instead of .where(...)"
-            )
+        check_dtype(masks, "objects are of")
         if "image" not in masks.coords:
             raise InvalidOption("masks have no coordinate 'image': of which images are they?")
         self._masks = masks

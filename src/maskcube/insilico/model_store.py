@@ -210,8 +210,9 @@ class ModelStore:
         except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise CorruptWeights(f"{self.location}: {path} cannot be read: {error}") from error
         brain = Brain(volumes[0], volumes[1], regions, measures)
-        if brain.faults:
-            raise CorruptWeights(f"{self.location}: {path}: {listed(brain.faults)}")
+        faults = brain.faults
+        if faults:
+            raise CorruptWeights(f"{self.location}: {path}: {listed(faults)}")
         if brain.n_voxels != n_voxels or {len(each) for each in measures.values()} - {n_voxels}:
             raise CorruptWeights(
                 f"{self.location}: {path} has coefficients for {n_voxels:,} voxels, and a mask with"
@@ -227,9 +228,6 @@ class ModelStore:
         # What follows the last one is nothing: the only part where there is no region.
         places, numbers = (np.split(values, ends)[:-1] for values in (indices, flat))
         parts = zip(names, places, numbers, strict=True)
-        shape = self._array(f"{path}/mask").shape
-        if len(indices) and not ((indices >= 0) & (indices < shape)).all():
-            raise ValueError(f"regions lie outside of the volume {shape}")
         return {name: Region(place, number) for name, place, number in parts}
 
     def _array(self, path: str) -> zarr.Array[Any]:
